@@ -5,6 +5,7 @@
 //!
 //! - `run`: the loop. It reads straight down.
 //! - `steps`: one step, and what the answer to it comes to.
+//! - `endpoints`: the login at every endpoint that a target uses, and a message over it.
 //! - `fetched`: the credential as the source gives it, and what of it may be shown.
 //! - `documents`: reports and records of the audit log, made of the facts.
 //! - `durable`: what of a run is written down, and what is owed to others.
@@ -15,6 +16,7 @@ pub mod account;
 mod documents;
 mod doubts;
 mod durable;
+mod endpoints;
 mod fetched;
 pub mod foresight;
 mod operator;
@@ -27,13 +29,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use relaykey_core::exit::Exit;
 
 pub use self::doubts::{FileWarning, doubts};
 use self::durable::state_failure;
+pub use self::endpoints::{login_at, or_the_default, places_used};
 pub use self::fetched::{in_order, logins_of, named, shown_before_the_login};
 pub use self::operator::{host_name, operator, operator_with};
 pub use self::run::LONGEST_STEP;
-pub use self::steps::{login_at, ours};
+pub use self::steps::ours;
 use crate::apply;
 use crate::audit::{self, By, StepTime};
 use crate::aws;
@@ -126,7 +130,7 @@ impl FinishedRun {
     }
 }
 
-/// How a run ended, as exit codes tell it: worst last.
+/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunEnd {
     Done(Option<Completion>),
@@ -137,6 +141,18 @@ pub enum RunEnd {
     ForGood,
     /// SIGINT or SIGTERM: stopped between two steps.
     Interrupted,
+}
+
+impl RunEnd {
+    /// How a program ends that did this run.
+    pub fn exit(self) -> Exit {
+        match self {
+            RunEnd::Done(_) => Exit::Done,
+            RunEnd::Waits => Exit::People,
+            RunEnd::ForNow | RunEnd::Interrupted => Exit::ForNow,
+            RunEnd::ForGood => Exit::ForGood,
+        }
+    }
 }
 
 /// Everything a run needs that is not about one credential.
@@ -176,8 +192,8 @@ impl Agent {
 
 /// The HTTP client for AWS, where a credential has a source or a report goes there: it trusts what the system trusts.
 pub fn http(config: &Config) -> Result<aws::Http, tls::TrustError> {
-    let file = |c: &config::Credential| matches!(c.source, config::SourceConfig::File { .. });
-    if config.credentials.iter().all(file) && !config.reports.iter().any(|r| r.kind.is_aws()) {
+    let sources = config.credentials.iter().filter_map(|c| c.source.aws());
+    if sources.chain(config.reports.iter().filter_map(|r| r.kind.aws())).next().is_none() {
         return Ok(aws::Http::new(&[]));
     }
     tls::warm_up();

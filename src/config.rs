@@ -30,7 +30,7 @@ pub use self::credential::{Credential, IfAppliedDies, Mode, Probe};
 pub use self::health::{Health, Listen};
 pub use self::host::{Host, Instances};
 pub use self::load::{LoadError, load, read_text, render, render_text, run_dir};
-pub use self::report::{MailVia, ReceiverConfig, ReceiverKind, TableKeys};
+pub use self::report::{Keeps, MailVia, ReceiverConfig, ReceiverKind, TableKeys};
 pub use self::smtp::{Smtp, Tls};
 pub use self::source::SourceConfig;
 pub use self::target::{Drift, MailLog, Target};

@@ -42,8 +42,8 @@ use rustix::net::SocketAddrUnix;
 
 pub use self::client::{ControlClient, connect, understood};
 pub use self::protocol::{
-    Answer, ApproveRequest, ConfirmRequest, ControlRequest, DeregisterRequest, MAX_REASON, MAX_WAIT, Peer, Refusal,
-    RejectRequest, SyncRequest, VERSION,
+    ApproveRequest, ConfirmRequest, ControlRequest, DeregisterRequest, MAX_REASON, MAX_WAIT, Peer, RejectRequest,
+    RequestAnswer, RequestRefusal, SyncRequest, VERSION,
 };
 pub use self::server::{ControlSocket, Progress, bind, serve};
 use crate::host::HostError;
@@ -93,7 +93,7 @@ pub enum ControlError {
     Unclear { what: String },
     /// The daemon says why not.
     #[error("{}", .0.what)]
-    Refused(Refusal),
+    Refused(RequestRefusal),
 }
 
 /// 0 is a process of another pid namespace, which has no number here.

@@ -451,12 +451,12 @@ async fn status(State(shelf): State<Arc<Shelf>>) -> Response<Body> {
 }
 
 async fn numbers(State(shelf): State<Arc<Shelf>>, headers: HeaderMap) -> Response<Body> {
-    let format = metrics::Format::asked_for(&headers);
+    let format = metrics::MetricsFormat::asked_for(&headers);
     let body = shelf.keep(|kept, _| {
         let status = kept.of.clone().unwrap_or_else(|| (shelf.documents)());
         let slot = match format {
-            metrics::Format::Text => &mut kept.numbers,
-            metrics::Format::OpenMetrics => &mut kept.open_numbers,
+            metrics::MetricsFormat::Text => &mut kept.numbers,
+            metrics::MetricsFormat::OpenMetrics => &mut kept.open_numbers,
         };
         slot.get_or_insert_with(|| Bytes::from(metrics::render(status, format))).clone()
     });

@@ -39,7 +39,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::task::JoinSet;
 
 use crate::aws::Http;
-use crate::config::{self, MailVia, ReceiverKind};
+use crate::config::{self, Keeps, MailVia, ReceiverKind};
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Outbox, Report, ReportOutcome, Retry};
 use crate::text::words;
@@ -51,35 +51,18 @@ pub const ATTEMPT: Duration = Duration::from_secs(30);
 
 // ---------------------------------------------------------------- what is owed: pure
 
-/// What a receiver keeps of the reports about one credential on one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keeps {
-    /// One document, so that only the latest is owed.
-    Latest,
-    /// All of them.
-    Every,
-}
-
-/// What a kind of receiver keeps.
-pub fn keeps(kind: &ReceiverKind) -> Keeps {
-    match kind {
-        ReceiverKind::ParameterStore { .. } | ReceiverKind::DynamoDb { .. } => Keeps::Latest,
-        ReceiverKind::Webhook { .. } | ReceiverKind::Email { .. } | ReceiverKind::Exec { .. } => Keeps::Every,
-    }
-}
-
 /// Does a kind of receiver get this report? A sign of life every day is for programs: people would soon read none of the
 /// messages. That a host is there is for places that say which hosts there are.
 fn wants(kind: &ReceiverKind, report: &Report) -> bool {
     match report.outcome {
-        ReportOutcome::Hello => keeps(kind) == Keeps::Latest,
+        ReportOutcome::Hello => kind.keeps() == Keeps::Latest,
         _ => !(matches!(kind, ReceiverKind::Email { .. }) && is_alive(report)),
     }
 }
 
 /// Is this credential reported to a place that says which hosts there are?
 pub fn keeps_a_roster(receivers: &[config::ReceiverConfig], credential: &str) -> bool {
-    receivers.iter().any(|r| r.takes(credential) && keeps(&r.kind) == Keeps::Latest)
+    receivers.iter().any(|r| r.takes(credential) && r.kind.keeps() == Keeps::Latest)
 }
 
 /// Is it a sign of life and nothing else? One may tell of a key that has become old.
@@ -184,7 +167,7 @@ pub fn owe(
             ReportOutcome::Hello => now,
             _ => first_attempt(&receiver.kind, now, jitter),
         };
-        outbox.owe(report, keeps(&receiver.kind), first);
+        outbox.owe(report, receiver.kind.keeps(), first);
     }
 }
 
@@ -215,7 +198,7 @@ pub fn reconcile(
     for (name, receiver) in takers {
         match outboxes.get_mut(name) {
             // It may have been of a kind that gets all of them.
-            Some(outbox) if keeps(&receiver.kind) == Keeps::Latest => {
+            Some(outbox) if receiver.kind.keeps() == Keeps::Latest => {
                 outbox.owed.drain(..outbox.owed.len().saturating_sub(1));
             }
             Some(_) => {}
@@ -223,7 +206,7 @@ pub fn reconcile(
                 let mut outbox = Outbox::default();
                 if let Some(latest) = latest.filter(|latest| wants(&receiver.kind, latest)) {
                     let first = first_attempt(&receiver.kind, now, jitter);
-                    outbox.owe(latest, keeps(&receiver.kind), first);
+                    outbox.owe(latest, receiver.kind.keeps(), first);
                 }
                 outboxes.insert(name.to_owned(), outbox);
             }

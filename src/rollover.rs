@@ -81,22 +81,21 @@ pub use drift::{left_changed, put_right, would_put_right};
 pub use events::{OLD_KEY, alive_due, conclude, hello};
 pub use facts::{
     Approve, Facts, HeldFacts, Inspection, News, ReadBackFacts, Reject, SignOfLife, SourceVersion, StagedFacts, Stamp,
-    Superseded, Swapped, TargetFacts, Wake,
+    Superseded, TargetFacts, Wake,
 };
 pub use failures::backoff;
 pub use fetched::not_newer;
 pub use outbox::Outbox;
-pub use own_login::{OwnLogin, OwnResult, Tried};
+pub use own_login::{OwnLoginTrials, OwnResult, Tried};
 pub use people::{left_to_people, waits_unconfirmed};
 pub use policy::{Policy, TargetPolicy};
 pub use relaykey_core::audit::{AuditFile, AuditHead};
 pub use relaykey_core::report::{
     Evidence, MailServer, Report, ReportError, ReportMode, ReportOutcome, ReportTable, ReportTarget, StillHeld,
-    Waiting, rfc3339,
+    Waiting, rfc3339, whole_seconds,
 };
+pub use relaykey_core::target::{ReloadOwed, Swapped};
 pub use standing::said_beside;
-pub use state::{Applied, Approval, Candidate, CloneOf, Completion, Failing, HeldVersion, Moved, Rejected, State};
+pub use state::{Applied, Approval, Candidate, CloneOf, Completion, Failing, HeldVersion, Rejected, State, StateMoved};
 pub use step::{Outcome, Reason, Step, StepId};
-pub use target_state::{
-    Begun, FirstRefused, HeldBeside, Holds, InUse, Owed, PlannedChange, Retry, TargetState, Wanted,
-};
+pub use target_state::{Begun, FirstRefused, HeldBeside, Holds, InUse, PlannedChange, Retry, TargetState, WantedLogin};

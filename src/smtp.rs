@@ -64,7 +64,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> SmtpStream for T {}
 /// one line, of the first 4 at most 512 bytes each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub enum Verdict {
+pub enum LoginVerdict {
     /// 235. The reply as the server worded it, with its code.
     Accepted { reply: String },
     /// 535: the server knows the credential and says no, or does not know it yet. The reply, with its code.
@@ -74,18 +74,18 @@ pub enum Verdict {
     Unknown { class: Class, temporary: bool, words: String, fix: Option<String> },
 }
 
-impl Verdict {
+impl LoginVerdict {
     /// Will the same attempt, made later, perhaps end otherwise without anybody doing anything? A refusal is not
     /// temporary by itself: how long a 535 means "not yet" is for the `propagation` setting to say.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Verdict::Unknown { temporary: true, .. })
+        matches!(self, LoginVerdict::Unknown { temporary: true, .. })
     }
 }
 
 /// No login was tried, as there is nothing to check the server's certificate against.
-impl From<TrustError> for Verdict {
+impl From<TrustError> for LoginVerdict {
     fn from(error: TrustError) -> Self {
-        Verdict::Unknown {
+        LoginVerdict::Unknown {
             class: Class::Trust,
             temporary: error.is_temporary(),
             words: Redactor::default().clean(&error.to_string()),
@@ -99,7 +99,7 @@ impl From<TrustError> for Verdict {
 ///
 /// Ends within `smtp.timeout`, name resolution and QUIT included. Needs a tokio run time with I/O and time. Dropping
 /// the future ends the dialogue.
-pub async fn login(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str) -> Verdict {
+pub async fn login(smtp: &Smtp, login: &Login, roots: &Roots, hello_name: &str) -> LoginVerdict {
     dialogue(smtp, login, roots, hello_name, None).await
 }
 
@@ -119,7 +119,7 @@ pub async fn send(
     roots: &Roots,
     hello_name: &str,
     message: OutgoingMessage<'_>,
-) -> Verdict {
+) -> LoginVerdict {
     dialogue(smtp, login, roots, hello_name, Some(message)).await
 }
 
@@ -146,7 +146,7 @@ pub async fn probe(
     hello_name: &str,
     probe: &Probe,
     about: &Probed<'_>,
-) -> Verdict {
+) -> LoginVerdict {
     let text = probe_message(probe, about);
     let message = OutgoingMessage { from: &probe.from, to: &probe.to, text: &text };
     send(smtp, login, roots, hello_name, message).await
@@ -186,7 +186,7 @@ async fn dialogue(
     roots: &Roots,
     hello_name: &str,
     message: Option<OutgoingMessage<'_>>,
-) -> Verdict {
+) -> LoginVerdict {
     let deadline = Instant::now() + smtp.timeout.min(LONGEST);
     let attempt = AttemptContext {
         smtp,
@@ -222,7 +222,7 @@ struct AttemptContext<'a> {
 
 impl AttemptContext<'_> {
     /// The whole dialogue. What ends it early is its verdict, as the error.
-    async fn run(&self) -> Result<Verdict, Verdict> {
+    async fn run(&self) -> Result<LoginVerdict, LoginVerdict> {
         let mut socket = self.connect().await?;
         if self.smtp.tls == Tls::Starttls {
             socket = self.starttls(socket).await?;
@@ -233,7 +233,7 @@ impl AttemptContext<'_> {
         }
         let offers = self.hello(&mut inside).await?;
         let mut verdict = self.authenticate(&mut inside, &offers).await;
-        if let (Ok(Verdict::Accepted { .. }), Some(message)) = (&verdict, self.message) {
+        if let (Ok(LoginVerdict::Accepted { .. }), Some(message)) = (&verdict, self.message) {
             verdict = self.hand_over(&mut inside, message).await;
         }
         self.quit(&mut inside).await;
@@ -245,7 +245,7 @@ impl AttemptContext<'_> {
         &self,
         dialogue: &mut Dialogue<S>,
         message: OutgoingMessage<'_>,
-    ) -> Result<Verdict, Verdict> {
+    ) -> Result<LoginVerdict, LoginVerdict> {
         let address = |text: &str| match text.parse::<Address>() {
             Ok(_) => Ok(()),
             Err(_) => {
@@ -272,11 +272,11 @@ impl AttemptContext<'_> {
         let waiting = "the answer to the message";
         let reply = self.heard(waiting, dialogue.hand_over(&text)).await?;
         self.taken(&reply, 2, waiting, sender)?;
-        Ok(Verdict::Accepted { reply: self.texts.clean(&reply.to_string()) })
+        Ok(LoginVerdict::Accepted { reply: self.texts.clean(&reply.to_string()) })
     }
 
     /// Is that a yes, one of these hundreds? Else why a message was not taken over a login that was.
-    fn taken(&self, reply: &SmtpReply, hundred: u16, waiting: &str, sender: &str) -> Result<(), Verdict> {
+    fn taken(&self, reply: &SmtpReply, hundred: u16, waiting: &str, sender: &str) -> Result<(), LoginVerdict> {
         match reply.code / 100 {
             yes if yes == hundred => Ok(()),
             5 => {
@@ -319,7 +319,7 @@ impl AttemptContext<'_> {
         }
     }
 
-    async fn connect(&self) -> Result<TcpStream, Verdict> {
+    async fn connect(&self) -> Result<TcpStream, LoginVerdict> {
         let addresses =
             self.within("the addresses of its name", net::resolve(net::SYSTEM, self.host(), self.smtp.port)).await?;
         let addresses = addresses.map_err(|e| {
@@ -341,7 +341,7 @@ impl AttemptContext<'_> {
     }
 
     /// The part in plain text (RFC 3207): gives the socket back when the server waits for the TLS handshake.
-    async fn starttls(&self, socket: TcpStream) -> Result<TcpStream, Verdict> {
+    async fn starttls(&self, socket: TcpStream) -> Result<TcpStream, LoginVerdict> {
         let mut plain = Dialogue::new(socket, MAX_HEARD);
         self.greeted(&mut plain).await?;
         let offers = self.hello(&mut plain).await?;
@@ -363,7 +363,7 @@ impl AttemptContext<'_> {
         }
     }
 
-    async fn handshake(&self, socket: TcpStream) -> Result<TlsStream<Recorded>, Verdict> {
+    async fn handshake(&self, socket: TcpStream) -> Result<TlsStream<Recorded>, LoginVerdict> {
         let name = ServerName::try_from(self.host().to_owned()).map_err(|_| {
             let words = format!("{:?} is neither a host name nor an address", self.smtp.endpoint);
             self.unknown(Class::Tls, false, words, Some("correct `endpoint`".into()))
@@ -378,7 +378,7 @@ impl AttemptContext<'_> {
     }
 
     /// The greeting.
-    async fn greeted<S: SmtpStream>(&self, dialogue: &mut Dialogue<S>) -> Result<(), Verdict> {
+    async fn greeted<S: SmtpStream>(&self, dialogue: &mut Dialogue<S>) -> Result<(), LoginVerdict> {
         let reply = self.heard(GREETING, dialogue.reply()).await?;
         match reply.code {
             220 => Ok(()),
@@ -388,7 +388,7 @@ impl AttemptContext<'_> {
     }
 
     /// EHLO, and what the server offers.
-    async fn hello<S: SmtpStream>(&self, dialogue: &mut Dialogue<S>) -> Result<SmtpReply, Verdict> {
+    async fn hello<S: SmtpStream>(&self, dialogue: &mut Dialogue<S>) -> Result<SmtpReply, LoginVerdict> {
         let command = SmtpCommand::hello(&self.hello).map_err(|e| self.unfit(&e))?;
         let reply = self.heard(GREETING, dialogue.ask(&command)).await?;
         match reply.code {
@@ -403,7 +403,7 @@ impl AttemptContext<'_> {
         &self,
         waiting: &str,
         step: impl Future<Output = Result<SmtpReply, DialogueError>>,
-    ) -> Result<SmtpReply, Verdict> {
+    ) -> Result<SmtpReply, LoginVerdict> {
         self.within(waiting, step).await?.map_err(|broken| match broken {
             DialogueError::Lost(e) => self.failure(&e, waiting),
             DialogueError::Nonsense(what) => {
@@ -425,7 +425,7 @@ impl AttemptContext<'_> {
         &self,
         dialogue: &mut Dialogue<S>,
         offers: &SmtpReply,
-    ) -> Result<Verdict, Verdict> {
+    ) -> Result<LoginVerdict, LoginVerdict> {
         let waiting = "the answer to AUTH";
         let offered = |mechanism: &str| {
             let names = |rest: &str| rest.split_ascii_whitespace().any(|name| name.eq_ignore_ascii_case(mechanism));
@@ -450,8 +450,8 @@ impl AttemptContext<'_> {
             let words = || self.texts.clean(&reply.to_string());
             match reply.code {
                 // Before all of the login was said, nothing can have been accepted.
-                235 if n == last => return Ok(Verdict::Accepted { reply: words() }),
-                535 => return Ok(Verdict::Refused { reply: words() }),
+                235 if n == last => return Ok(LoginVerdict::Accepted { reply: words() }),
+                535 => return Ok(LoginVerdict::Refused { reply: words() }),
                 334 if n < last => {}
                 400.. => return Err(self.said(&reply, When::AtTheLogin)),
                 _ => return Err(self.nonsense(waiting, &reply)),
@@ -465,7 +465,7 @@ impl AttemptContext<'_> {
         self.smtp.endpoint.trim_end_matches('.')
     }
 
-    async fn within<T>(&self, waiting: &str, step: impl Future<Output = T>) -> Result<T, Verdict> {
+    async fn within<T>(&self, waiting: &str, step: impl Future<Output = T>) -> Result<T, LoginVerdict> {
         timeout_at(self.deadline, step).await.map_err(|_| {
             let implicit_port = matches!(self.smtp.port, 465 | 2465) && self.smtp.tls == Tls::Starttls;
             let fix = implicit_port
@@ -476,30 +476,30 @@ impl AttemptContext<'_> {
     }
 
     /// The words are others' in part; the fix is ours, and what stands in it of the login is no secret.
-    fn unknown(&self, class: Class, temporary: bool, words: String, fix: Option<String>) -> Verdict {
+    fn unknown(&self, class: Class, temporary: bool, words: String, fix: Option<String>) -> LoginVerdict {
         let words = self.texts.clean(&format!("{}:{}: {words}", self.smtp.endpoint, self.smtp.port));
-        Verdict::Unknown { class, temporary, words, fix: fix.map(|fix| line(&fix).into_owned()) }
+        LoginVerdict::Unknown { class, temporary, words, fix: fix.map(|fix| line(&fix).into_owned()) }
     }
 
     /// A reply that says no, or not now, where it is not about the login.
-    fn said(&self, reply: &SmtpReply, when: When) -> Verdict {
+    fn said(&self, reply: &SmtpReply, when: When) -> LoginVerdict {
         self.unknown(Class::Smtp, reply.code < 500, reply.to_string(), Some(reply_fix(reply.code, when).into()))
     }
 
     /// A reply that nobody gives there: whoever answers may not be the server.
-    fn nonsense(&self, waiting: &str, reply: &SmtpReply) -> Verdict {
+    fn nonsense(&self, waiting: &str, reply: &SmtpReply) -> LoginVerdict {
         let words = format!("instead of {waiting} it said: {reply}");
         self.unknown(Class::Smtp, true, words, Some(NO_SMTP.into()))
     }
 
     /// What we were about to say is nothing to be said.
-    fn unfit(&self, e: &Unfit) -> Verdict {
+    fn unfit(&self, e: &Unfit) -> LoginVerdict {
         let fix = "correct what the configuration or the source gives for it; nothing of it was sent";
         self.unknown(Class::Smtp, false, e.to_string(), Some(fix.into()))
     }
 
     /// What an error of TLS or the socket means, while waiting for something.
-    fn failure(&self, error: &io::Error, waiting: &str) -> Verdict {
+    fn failure(&self, error: &io::Error, waiting: &str) -> LoginVerdict {
         if let Some(tls) = cause::<rustls::Error>(error) {
             return self.tls_failure(tls);
         }
@@ -511,7 +511,7 @@ impl AttemptContext<'_> {
     }
 
     /// What came instead of TLS, in plain text; nothing secret was said before it.
-    fn not_tls(&self, first: &[u8]) -> Verdict {
+    fn not_tls(&self, first: &[u8]) -> LoginVerdict {
         let said = String::from_utf8_lossy(first);
         let at = match self.host().parse::<IpAddr>() {
             Ok(address) => SocketAddr::new(address, self.smtp.port).to_string(),
@@ -535,7 +535,7 @@ impl AttemptContext<'_> {
         self.unknown(Class::Tls, false, words, Some(fix))
     }
 
-    fn tls_failure(&self, error: &rustls::Error) -> Verdict {
+    fn tls_failure(&self, error: &rustls::Error) -> LoginVerdict {
         let (words, fix) = match error {
             rustls::Error::InvalidCertificate(problem) => {
                 tls::explain(problem, &self.smtp.endpoint, "endpoint", self.smtp.ca_file.as_deref())
@@ -724,7 +724,7 @@ mod tests {
                 texts: Redactor::new([&someone]),
                 message: None,
             };
-            let Verdict::Unknown { words, fix: Some(fix), .. } =
+            let LoginVerdict::Unknown { words, fix: Some(fix), .. } =
                 attempt.tls_failure(&CertificateError::UnknownIssuer.into())
             else {
                 panic!("{endpoint}")
@@ -769,7 +769,7 @@ mod tests {
         ];
         for (error, expected, expected_fix) in table {
             let error = io::Error::new(io::ErrorKind::InvalidData, error);
-            let Verdict::Unknown { class: Class::Tls, temporary: false, words, fix: Some(fix) } =
+            let LoginVerdict::Unknown { class: Class::Tls, temporary: false, words, fix: Some(fix) } =
                 attempt.failure(&error, "the TLS handshake")
             else {
                 panic!("{error}")
@@ -782,7 +782,9 @@ mod tests {
     #[test]
     fn a_broken_ca_file_is_a_verdict() {
         let error = Roots::from_file(std::path::Path::new("/nonexistent/ca.pem")).expect_err("missing");
-        let Verdict::Unknown { class, temporary, words, fix } = Verdict::from(error) else { panic!("unknown") };
+        let LoginVerdict::Unknown { class, temporary, words, fix } = LoginVerdict::from(error) else {
+            panic!("unknown")
+        };
         assert_eq!((class, temporary), (Class::Trust, false));
         assert!(words.contains("/nonexistent/ca.pem") && fix.is_some(), "{words}");
     }

@@ -17,7 +17,6 @@ use relaykey_core::report::StillHeld;
 use serde::{Deserialize, Serialize};
 
 pub use self::cost::Cost;
-pub use self::from_state::source_words;
 pub use self::seconds::InSeconds;
 pub use self::words::{
     UNREAD_FIX, how_to_start, instead_of_the_refused, key_refused, not_running, own_login_words, words,
@@ -27,7 +26,7 @@ use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::Instruction;
 use crate::rollover::{
-    Approval, CloneOf, Completion, Holds, Owed, PlannedChange, Rejected, Report, ReportMode, State, Tried,
+    Approval, CloneOf, Completion, Holds, PlannedChange, Rejected, ReloadOwed, Report, ReportMode, State, Tried,
 };
 
 /// The document. A program that reads it goes by `schema`; fields may be added.
@@ -35,8 +34,8 @@ use crate::rollover::{
 pub struct Status {
     /// `relaykey/status/v1`.
     pub schema: String,
-    /// When it was made, RFC 3339.
-    pub at: String,
+    /// When it was made.
+    pub at: Timestamp,
     /// The daemon that made it; `None`: it is made of state files alone.
     pub daemon: Option<DaemonStatus>,
     /// The installation that this one is a copy of.
@@ -215,7 +214,7 @@ pub struct CredentialStatus {
     pub reports_owed: Vec<ReportOwed>,
     pub notices: Vec<Notice>,
     /// When something that failed is due again.
-    pub next: Option<String>,
+    pub next: Option<Timestamp>,
     /// What only a running daemon knows.
     pub live: Option<LiveStatus>,
     /// What asking the source costs.
@@ -345,11 +344,18 @@ pub struct LiveStatus {
 pub struct ReportOwed {
     pub receiver: String,
     pub count: usize,
-    /// Of the oldest.
+    /// Of the oldest, as it stands in that document.
     pub since: String,
     pub attempts: u32,
     pub failure: Option<Failure>,
     pub next: Option<Timestamp>,
+}
+
+impl ReportOwed {
+    /// When the oldest was made, where the document says it in form.
+    pub fn made(&self) -> Option<Timestamp> {
+        self.since.parse().ok()
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -358,10 +364,10 @@ pub struct AppliedStatus {
     pub username: String,
     pub previous_username: Option<String>,
     pub outcome: Completion,
-    pub since: String,
+    pub since: Timestamp,
     /// When this version was stored at the source; `None`: a file, which does not say so.
     #[serde(default)]
-    pub version_stored: Option<String>,
+    pub version_stored: Option<Timestamp>,
     /// How old the key is at least, in seconds: since this version was stored (for a file: since it was applied here). When
     /// the key itself was made is not known.
     pub key_age_seconds: i64,
@@ -371,8 +377,8 @@ pub struct AppliedStatus {
 pub struct PendingStatus {
     pub version: String,
     pub username: String,
-    pub first_seen: String,
-    pub first_refused: Option<String>,
+    pub first_seen: Timestamp,
+    pub first_refused: Option<Timestamp>,
     /// Since when it waits for a person: to approve it, or to change a target by hand.
     #[serde(default)]
     pub waits_since: Option<Timestamp>,
@@ -428,12 +434,12 @@ pub struct FailureStatus {
 pub struct OwedStatus {
     pub target: String,
     #[serde(flatten)]
-    pub owed: Owed,
+    pub owed: ReloadOwed,
 }
 
 /// One credential, as much as is known of it: input of [`Status::new`].
 #[derive(Debug, Clone, Copy)]
-pub struct Known<'a> {
+pub struct KnownCredential<'a> {
     pub credential: &'a config::Credential,
     /// `None`: it has never been applied here.
     pub state: Option<&'a State>,

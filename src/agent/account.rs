@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use relaykey_core::exit::Exit;
 use serde::{Deserialize, Serialize};
 
 use super::{FileWarning, FinishedRun, RunEnd, RunEvent};
@@ -207,22 +208,24 @@ impl Synced {
             all.into_iter().collect::<Vec<_>>()
         };
         let (in_use, in_files) = (found(true), found(false));
-        let (outcome, exit) = match ended.end {
-            RunEnd::Done(Some(Completion::Adopted)) => (SyncOutcome::Adopted, 0),
-            RunEnd::Done(Some(Completion::Confirmed)) => (SyncOutcome::Confirmed, 0),
-            RunEnd::Done(None) if dry_run && candidate.is_some() => (SyncOutcome::DryRun, 0),
-            RunEnd::Done(None) if ended.steps.iter().any(|s| s.step == StepKind::Leave) => (SyncOutcome::Left, 0),
-            RunEnd::Done(None) if ended.state.candidate.is_some() => (SyncOutcome::Rejected, 0),
+        let outcome = match ended.end {
+            RunEnd::Done(Some(Completion::Adopted)) => SyncOutcome::Adopted,
+            RunEnd::Done(Some(Completion::Confirmed)) => SyncOutcome::Confirmed,
+            RunEnd::Done(None) if dry_run && candidate.is_some() => SyncOutcome::DryRun,
+            RunEnd::Done(None) if ended.steps.iter().any(|s| s.step == StepKind::Leave) => SyncOutcome::Left,
+            RunEnd::Done(None) if ended.state.candidate.is_some() => SyncOutcome::Rejected,
             // Of a look that was asked for: nothing is to be done here, and mail is held back.
-            RunEnd::Done(None) if applied_refused.is_some() && !answers => (SyncOutcome::Failed, 1),
-            RunEnd::Done(None) => (SyncOutcome::UpToDate, 0),
-            RunEnd::Waits if candidate.is_none() => (SyncOutcome::ByHand, 3),
-            RunEnd::Waits if is_rejected => (SyncOutcome::Rejected, 3),
-            RunEnd::Waits => (SyncOutcome::PendingApproval, 3),
-            RunEnd::ForNow => (SyncOutcome::FailedForNow, 75),
-            RunEnd::ForGood => (SyncOutcome::Failed, 1),
-            RunEnd::Interrupted => (SyncOutcome::Interrupted, 75),
+            RunEnd::Done(None) if applied_refused.is_some() && !answers => SyncOutcome::Failed,
+            RunEnd::Done(None) => SyncOutcome::UpToDate,
+            RunEnd::Waits if candidate.is_none() => SyncOutcome::ByHand,
+            RunEnd::Waits if is_rejected => SyncOutcome::Rejected,
+            RunEnd::Waits => SyncOutcome::PendingApproval,
+            RunEnd::ForNow => SyncOutcome::FailedForNow,
+            RunEnd::ForGood => SyncOutcome::Failed,
+            RunEnd::Interrupted => SyncOutcome::Interrupted,
         };
+        // Of a look that was asked for, mail that is held back counts.
+        let end = if outcome == SyncOutcome::Failed { RunEnd::ForGood } else { ended.end };
         // What was rejected is what the outcome is about, and not the version in use.
         let candidate = candidate.filter(|_| dry_run || ended.end == RunEnd::Waits || outcome == SyncOutcome::Rejected);
         let done = matches!(ended.end, RunEnd::Done(Some(_)));
@@ -254,7 +257,7 @@ impl Synced {
             in_files,
             not_running,
             warnings: ended.doubts,
-            exit,
+            exit: end.exit().code(),
         }
     }
 
@@ -339,7 +342,8 @@ impl Synced {
         if !found.is_empty() {
             err.push(format!("{}: nothing was confirmed; {}", self.name, found.join(", ")));
         }
-        if let (SyncOutcome::Rejected, 3, Some((version, _))) = (&self.outcome, self.exit, &self.candidate) {
+        let exit = Exit::of(self.exit);
+        if let (SyncOutcome::Rejected, Exit::People, Some((version, _))) = (&self.outcome, exit, &self.candidate) {
             err.push(format!("{}: the newest version is confirmed and no other, and {}", self.name, self.reason));
             err.push(format!(
                 "  fix: publish another version, or take this one: {}",
@@ -391,9 +395,8 @@ impl SyncDocument {
     pub const SCHEMA: &str = "relaykey/sync/v1";
 
     pub fn new(credentials: Vec<Synced>) -> Self {
-        const WORST_FIRST: [u8; 5] = [2, 1, 75, 3, 0];
-        let worst = WORST_FIRST.into_iter().find(|code| credentials.iter().any(|c| c.exit == *code));
-        Self { schema: Self::SCHEMA.into(), credentials, warnings: Vec::new(), exit: worst.unwrap_or(0) }
+        let worst = credentials.iter().map(|c| Exit::of(c.exit)).max().unwrap_or(Exit::Done);
+        Self { schema: Self::SCHEMA.into(), credentials, warnings: Vec::new(), exit: worst.code() }
     }
 }
 

@@ -37,12 +37,12 @@ impl Agent {
             // It was read back, which a mail server that is down fails.
             mail_server: Some(rollover::MailServer::Runs),
             approved_by: facts.approved_by(),
-            ..self.blank(credential, stamp.seq, stamp.at.clone(), stamp.outcome.into())
+            ..self.blank(credential, stamp.seq, stamp.at, stamp.outcome.into())
         }
     }
 
     /// What every document says of this host and the credential, and nothing of what happened.
-    fn blank(&self, credential: &config::Credential, seq: u64, at: String, outcome: ReportOutcome) -> Report {
+    fn blank(&self, credential: &config::Credential, seq: u64, at: Timestamp, outcome: ReportOutcome) -> Report {
         Report {
             schema: REPORT_V2.into(),
             id: format!("{}-{}-{seq}", self.identity.host_id, credential.name),
@@ -54,8 +54,8 @@ impl Agent {
             version: String::new(),
             username: String::new(),
             previous_username: None,
-            alive_due: at.parse().ok().and_then(|at| rollover::alive_due(at, self.lease)),
-            at,
+            alive_due: rollover::alive_due(at, self.lease),
+            at: rollover::rfc3339(at),
             mode: credential.mode.word().into(),
             agent: AGENT.into(),
             outcome,
@@ -85,7 +85,7 @@ impl Agent {
     ) -> Option<Report> {
         let applied = facts.state.applied.as_ref()?;
         let of_confirmation =
-            rollover::Stamp { seq: stamp.seq, at: stamp.at.clone(), outcome: rollover::Completion::Confirmed };
+            rollover::Stamp { seq: stamp.seq, at: stamp.at, outcome: rollover::Completion::Confirmed };
         Some(Report {
             outcome: ReportOutcome::Alive,
             source: facts.state.source.as_ref()?.arn.clone(),
@@ -307,7 +307,7 @@ pub(super) fn begun_anew(
     credential: &config::Credential,
     by: &By,
     before: Option<rollover::Applied>,
-    moved: &rollover::Moved,
+    moved: &rollover::StateMoved,
     copy: bool,
     at: Timestamp,
 ) -> Record {

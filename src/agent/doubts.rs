@@ -57,15 +57,11 @@ pub fn doubts(config: &Config) -> Vec<FileWarning> {
     let aws = |aws: &config::Aws| aws::doubts(aws).iter().map(config::Finding::from).collect::<Vec<_>>();
     for credential in &config.credentials {
         let name = Some(credential.name.as_str());
-        add(
-            name,
-            "source",
-            match &credential.source {
-                config::SourceConfig::File { path, owner } => source::file::doubts(path, owner.as_deref()),
-                config::SourceConfig::SecretsManager { aws: of, .. }
-                | config::SourceConfig::ParameterStore { aws: of, .. } => aws(of),
-            },
-        );
+        let findings = match &credential.source {
+            config::SourceConfig::File { path, owner } => source::file::doubts(path, owner.as_deref()),
+            source => source.aws().map(aws).unwrap_or_default(),
+        };
+        add(name, "source", findings);
         let mut files: Vec<_> = credential.targets.iter().map(|target| target.smtp.ca_file.as_deref()).collect();
         files.dedup();
         files.into_iter().for_each(|file| add(name, "login", tls(file)));
@@ -73,15 +69,10 @@ pub fn doubts(config: &Config) -> Vec<FileWarning> {
     for receiver in &config.reports {
         let findings = match &receiver.kind {
             config::ReceiverKind::Webhook { ca_file, .. } => tls(ca_file.as_deref()),
-            config::ReceiverKind::ParameterStore { aws: of, .. } | config::ReceiverKind::DynamoDb { aws: of, .. } => {
-                aws(of)
-            }
-            config::ReceiverKind::Email { via: config::MailVia::Ses(of), .. } => aws(of),
             config::ReceiverKind::Exec { command, user, .. } => {
                 crate::report::exec::doubts(command, user).iter().map(config::Finding::from).collect()
             }
-            // There is nothing.
-            config::ReceiverKind::Email { .. } => Vec::new(),
+            kind => kind.aws().map(aws).unwrap_or_default(),
         };
         add(None, &format!("report {}", receiver.name), findings);
     }

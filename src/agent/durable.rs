@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::documents::{
-    begun_anew, is_news, names_earlier, put_back_record, record, superseded_record, told_of, withdrawal_record,
+    begun_anew, completed, is_news, names_earlier, put_back_record, record, superseded_record, told_of, what_was_done,
+    withdrawal_record,
 };
 use super::steps::target_id;
 use super::{Agent, RunEnd, RunEvent, jitter};
@@ -16,13 +17,23 @@ use crate::audit::{self, By, Record, RecordError, RecordKind, RecordOutcome, Ste
 use crate::config;
 use crate::fault::{Class, Failure, Fault};
 use crate::report::{self, Attempt, Receivers};
-use crate::rollover::{self, Facts, Report, ReportOutcome, State};
+use crate::rollover::{self, Facts, Outcome, Policy, Report, ReportOutcome, Stamp, State, Step, StepId};
 use crate::state::{Access, StateError};
 use crate::wake;
 
 /// What to do about a state directory that was removed.
 const RESTORED: &str =
     "find out what removes it: nothing but relaykey has anything to do there; the audit log in it begins anew";
+
+/// A confirmation that is to become durable.
+pub(super) struct Commit<'c> {
+    pub(super) id: StepId,
+    pub(super) stamp: &'c Stamp,
+    pub(super) report: &'c Report,
+    /// The steps that led to it, and itself.
+    pub(super) steps: &'c [StepTime],
+    pub(super) at: Timestamp,
+}
 
 impl Agent {
     /// The state that a run begins with: what another installation, a clock or a configuration that changed has left in it is put
@@ -189,6 +200,49 @@ impl Agent {
         if let Some(report) = report {
             report::owe(&mut state.outbox, &self.receivers, report, record.at, jitter());
         }
+    }
+
+    /// Makes a confirmation durable: what was done, its line of the audit log and what is owed to whom, in one rename. Gives the facts
+    /// that the run goes on with; the log's files are brought up to them by [`Agent::settle`].
+    ///
+    /// # Errors
+    /// It could not be written down: it did not come to pass.
+    pub(super) async fn commit(
+        &self,
+        facts: &Facts,
+        policy: &Policy,
+        credential: &config::Credential,
+        by: &By,
+        commit: Commit<'_>,
+        observer: &mut (dyn FnMut(RunEvent<'_>) + Send),
+    ) -> Result<Facts, StateError> {
+        let Commit { id, stamp, report, steps, at } = commit;
+        let mut durable = facts.clone();
+        let (step, outcome) = (Step::Commit { stamp: stamp.clone() }, Outcome::Committed(Box::new(report.clone())));
+        rollover::absorb(&mut durable, policy, id, &step, outcome, at, 0.0);
+        let what = what_was_done(facts, stamp);
+        // Of what was confirmed, and not of what the run goes on with.
+        let record = Record {
+            approved_by: facts.approved_by(),
+            version: Some(report.version.clone()),
+            username: Some(report.username.clone()),
+            previous_username: report.previous_username.clone(),
+            ..record(&durable, credential, by, what, completed(stamp.outcome), steps, at)
+        };
+        self.owe(&mut durable.state, &record, Some(report));
+        // What there is to tell besides has later numbers.
+        // Where the version before was only put back, the run goes on.
+        if durable.committed.is_some() {
+            rollover::conclude(&mut durable, at, jitter());
+        }
+        self.tell(&mut durable, credential, by);
+        self.save(&durable.state, observer).await?;
+        for target in &credential.targets {
+            let request = Request::Commit { target: target_id(credential, target) };
+            // What apply forgets here it would find out anew; the commit itself has happened.
+            let _ = self.call(request).await;
+        }
+        Ok(durable)
     }
 
     /// Makes reports of what is to be told, and owes them: in the state, which is saved before the next step.

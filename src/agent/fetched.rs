@@ -10,7 +10,7 @@ use super::OpenedSource;
 use super::steps::{ours, target_id};
 use crate::apply::{Logins, Ours, Request};
 use crate::config;
-use crate::credential::{Form, Login, NOT_SHOWN, Payload, PayloadError, is_access_key_id, shown_or_said};
+use crate::credential::{Login, NOT_SHOWN, Payload, PayloadError, PayloadForm, is_access_key_id, shown_or_said};
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Facts, Outcome, SourceVersion, State, Step};
 use crate::source::{EarlierVersions, Fetched};
@@ -241,7 +241,7 @@ pub(super) fn logins_for(fetched: &Option<Fetched>, target: &config::Target) -> 
 /// For which endpoint there is none, and why.
 pub fn logins_of<'s>(payload: &Payload, smtp: &'s config::Smtp) -> Result<Logins, (&'s config::Smtp, PayloadError)> {
     let login = |smtp: &'s config::Smtp| payload.login(&smtp.endpoint, smtp.region.as_deref()).map_err(|e| (smtp, e));
-    let is_made = payload.form == Form::JsonIamKey;
+    let is_made = payload.form == PayloadForm::JsonIamKey;
     let further = smtp.also.iter().map(|also| if is_made { login(also).map(Some) } else { Ok(None) });
     Ok(Logins::new(login(smtp)?, further.collect::<Result<_, _>>()?))
 }
@@ -261,11 +261,11 @@ mod tests {
     use super::*;
     use crate::credential::{JsonKeys, Payload, SourceIdentity, VersionId, VersionOrder};
     use crate::rollover::{Applied, Completion, Policy, Wake};
-    use crate::source::{Fetching, Looking, Seen, Source};
+    use crate::source::{Fetching, Looking, SeenVersion, Source};
 
     /// A source that says the same each time, and counts how often the credential itself was asked for.
     struct Fixed {
-        seen: Seen,
+        seen: SeenVersion,
         holds: Fetched,
         fetches: Arc<AtomicUsize>,
     }
@@ -304,7 +304,7 @@ mod tests {
             id: VersionId { version: version.into(), order },
             payload: Payload::parse(b"AKIAFETCHED:secret", &JsonKeys::default()).unwrap(),
         };
-        let seen = Seen { identity, id: holds.id.clone() };
+        let seen = SeenVersion { identity, id: holds.id.clone() };
         (Ok(Box::new(Fixed { seen, holds, fetches: fetches.clone() })), fetches)
     }
 

@@ -4,10 +4,11 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::endpoints::{endpoints_used, proved_everywhere};
 use super::fetched::{
     applied, asks_whether_applied, login_for, logins_for, name_once_accepted, not_as_applied, without_secret,
 };
-use super::steps::{endpoints_used, holds_confirmed, not_running, outcome_of, proved_everywhere, target_id};
+use super::steps::{holds_confirmed, not_running, outcome_of, target_id};
 use super::{OpenedSource, RunEnd, host_name, ours};
 use crate::apply::{self, Inspected, Ours, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};

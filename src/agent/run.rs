@@ -12,14 +12,13 @@ use jiff::tz::TimeZone;
 use tokio::sync::watch;
 
 use super::account;
-use super::documents::{completed, record, what_was_done};
 use super::doubts::{doubts_of, each_once};
-use super::durable::state_failure;
+use super::durable::{Commit, state_failure};
 use super::fetched::{FetchedCredential, name_once_accepted};
 use super::steps::{Done, outcome_of, target_id};
 use super::{Agent, FinishedRun, Run, RunEnd, RunEvent, jitter};
 use crate::apply::{self, Reply, Request};
-use crate::audit::{Record, StepKind, StepTime};
+use crate::audit::{StepKind, StepTime};
 use crate::config;
 use crate::fault::{Class, Fault};
 use crate::report;
@@ -137,39 +136,11 @@ impl Agent {
             };
             let outcome = match (&step, done) {
                 (Step::Commit { stamp }, Done::Reported(report)) => {
-                    steps.push(account::step_time(
-                        credential,
-                        &step,
-                        &Outcome::Committed(report.clone()),
-                        began.elapsed(),
-                    ));
-                    let mut durable = facts.clone();
                     let outcome = Outcome::Committed(report.clone());
-                    rollover::absorb(&mut durable, &policy, id, &step, outcome.clone(), now, 0.0);
-                    let what = what_was_done(&facts, stamp);
-                    // Of what was confirmed, and not of what the run goes on with.
-                    let record = Record {
-                        approved_by: facts.approved_by(),
-                        version: Some(report.version.clone()),
-                        username: Some(report.username.clone()),
-                        previous_username: report.previous_username.clone(),
-                        ..record(&durable, credential, &by, what, completed(stamp.outcome), &steps, now)
-                    };
-                    self.owe(&mut durable.state, &record, Some(&report));
-                    // What there is to tell besides has later numbers.
-                    // Where the version before was only put back, the run goes on.
-                    if durable.committed.is_some() {
-                        rollover::conclude(&mut durable, now, jitter());
-                    }
-                    self.tell(&mut durable, credential, &by);
-                    // What was done, its line of the audit log and what is owed to whom: one rename.
-                    match self.save(&durable.state, observer).await {
-                        Ok(()) => {
-                            for target in &credential.targets {
-                                let request = Request::Commit { target: target_id(credential, target) };
-                                // What apply forgets here it would find out anew; the commit itself has happened.
-                                let _ = self.call(request).await;
-                            }
+                    steps.push(account::step_time(credential, &step, &outcome, began.elapsed()));
+                    let commit = Commit { id, stamp, report: &report, steps: &steps, at: now };
+                    match self.commit(&facts, &policy, credential, &by, commit, observer).await {
+                        Ok(durable) => {
                             facts = durable;
                             self.settle(&mut facts.state, observer).await?;
                             observer(RunEvent::Ended { step: &step, outcome: &outcome, took: began.elapsed() });

@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use relaykey_core::report::held_mark;
 
+use super::endpoints::{endpoints_used, proved_everywhere};
 use super::fetched::{
     FetchedCredential, applied, asks_whether_applied, asks_whether_login_is_applied, have, known_as_ours, logins_for,
     look, not_as_applied, without_secret,
@@ -16,11 +17,9 @@ use crate::credential::{Login, NOT_SHOWN, VersionId};
 use crate::fault::{Class, Failure, Fault};
 use crate::report;
 use crate::rollover::{
-    self, Evidence, Facts, HeldFacts, Outcome, PlannedChange, Report, ReportTable, ReportTarget, SourceVersion,
-    StagedFacts, State, Step, StillHeld,
+    self, Evidence, Facts, HeldFacts, Outcome, PlannedChange, Report, ReportTarget, SourceVersion, StagedFacts, State,
+    Step, StillHeld,
 };
-use crate::smtp::{self, Verdict};
-use crate::tls;
 
 /// A look at a target takes longer only where something hangs for which there is no time limit: a file system. The longest
 /// are a few commands of 30 s each.
@@ -156,65 +155,6 @@ impl Agent {
             Ok(()) => self.verify(facts, index, target, &logins).await,
             Err(failure) if failure.class == Class::Changed => Outcome::NotGiven(failure),
             Err(failure) => Outcome::Failed(failure),
-        }
-    }
-
-    /// One message to each endpoint that the target uses: what a policy refuses in one region it may take in another.
-    async fn probe_everywhere(
-        &self,
-        facts: &Facts,
-        index: usize,
-        target: &config::Target,
-        logins: &Logins,
-        probe: &config::Probe,
-    ) -> Outcome {
-        let used = endpoints_used(facts, index);
-        let mut all: Vec<(&config::Smtp, &Login)> = target
-            .smtp
-            .endpoints()
-            .enumerate()
-            .filter(|(at, _)| used.contains(at))
-            .filter_map(|(at, smtp)| Some((smtp, logins.at(at)?)))
-            .collect();
-        if all.is_empty() {
-            all.push((&target.smtp, logins.default_login()));
-        }
-        let sent = all.iter().map(|(smtp, login)| self.probe(facts, smtp, login, probe));
-        let outcomes = futures_util::future::join_all(sent).await.into_iter().zip(&all);
-        let worst = outcomes.filter(|(outcome, _)| !matches!(outcome, Outcome::Probed)).min_by_key(|(outcome, _)| {
-            // It is the credential's fault, whatever else is wrong.
-            !matches!(outcome, Outcome::Refused { .. })
-        });
-        match worst {
-            Some((Outcome::Refused { reply, .. }, (smtp, _))) if !target.smtp.also.is_empty() => {
-                Outcome::Refused { endpoint: Some(smtp.endpoint.clone()), reply }
-            }
-            Some((Outcome::Failed(failure), (smtp, _))) if !target.smtp.also.is_empty() => {
-                Outcome::Failed(Failure { what: format!("{}: {}", smtp.endpoint, failure.what), ..failure })
-            }
-            Some((outcome, _)) => outcome,
-            None => Outcome::Probed,
-        }
-    }
-
-    /// Sends one message over the candidate's login: a login may be accepted, and then every message refused.
-    pub(super) async fn probe(
-        &self,
-        facts: &Facts,
-        smtp: &config::Smtp,
-        login: &Login,
-        probe: &config::Probe,
-    ) -> Outcome {
-        let at = Timestamp::now();
-        let version = facts.fetched.as_ref().map_or("", |f| f.id.version.as_str());
-        let about = smtp::Probed { host: &self.identity.name, credential: &facts.state.credential, version, at };
-        let roots = match tls::CaFile::new(smtp.ca_file.clone()).roots() {
-            Ok(roots) => roots,
-            Err(e) => return unproved(e.into(), at),
-        };
-        match smtp::probe(smtp, login, &roots, &self.identity.name, probe, &about).await {
-            Verdict::Accepted { .. } => Outcome::Probed,
-            verdict => unproved(verdict, at),
         }
     }
 
@@ -368,10 +308,9 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                 }
             }
             let live_id = seen.holds;
-            let owed = |o: apply::ReloadOwed| rollover::Owed { since: o.since, why: o.why };
             // What is not in place is seen to otherwise, and then read.
             let holds_it = holds_confirmed(facts, target, live_id.as_ref()) && seen.swapped.is_none();
-            let unread = seen.unread.filter(|_| holds_it && !facts.wake.dry_run).map(owed);
+            let unread = seen.unread.filter(|_| holds_it && !facts.wake.dry_run);
             let (to_reload, left) = if target.reload.is_ours() { (unread, None) } else { (None, unread) };
             Outcome::Inspected(rollover::Inspection {
                 live_id,
@@ -380,14 +319,9 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                 in_use: seen.live_id,
                 usernames,
                 endpoints: seen.endpoints,
-                reload_owed: seen.reload_owed.map(owed).or(to_reload),
+                reload_owed: seen.reload_owed.or(to_reload),
                 unread: left,
-                swapped: seen.swapped.map(|apply::Uncommitted { version: v, username, live_id }| rollover::Swapped {
-                    id: VersionId { version: v.version, order: v.order },
-                    source: v.source,
-                    username,
-                    live_id,
-                }),
+                swapped: seen.swapped,
                 mail_server: Some(match seen.running {
                     apply::Running::No => rollover::MailServer::Stopped,
                     apply::Running::Yes { .. } => rollover::MailServer::Runs,
@@ -431,11 +365,7 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
             map: r.map,
             keys: r.keys,
             how: r.how.into(),
-            tables: r
-                .tables
-                .into_iter()
-                .map(|t| ReportTable { table: t.table.to_string(), services: t.services })
-                .collect(),
+            tables: r.tables,
             held: HeldFacts { mark: held_mark(&r.remaining_old, &r.others, &r.incomplete), told: r.held },
             live_id: r.live_id,
             region: r.regions.as_ref().and_then(|read| read.region.clone()),
@@ -479,10 +409,7 @@ fn room_in_report(heading: &Report, credential: &config::Credential) -> usize {
 fn named(target: &config::Target) -> ReportTarget {
     ReportTarget {
         name: target.name.clone(),
-        kind: match &target.kind {
-            config::TargetKind::Postfix { .. } => "postfix".into(),
-            config::TargetKind::Text { .. } => "text".into(),
-        },
+        kind: target.kind.word().into(),
         map: String::new(),
         tables: Vec::new(),
         keys: Vec::new(),
@@ -511,96 +438,15 @@ fn change_of(previewed: apply::Previewed, target: &config::Target) -> (PlannedCh
 }
 
 /// The version at hand, for apply's journal.
-fn version_of(found: Option<&SourceVersion>) -> apply::Version {
+fn version_of(found: Option<&SourceVersion>) -> apply::JournalVersion {
     let found = found.expect("a version was fetched before it is prepared");
     let VersionId { version, order } = found.id.clone();
-    apply::Version { version, order, source: Some(found.identity.clone()) }
-}
-
-/// One login, trusting what `ca_file`, else the system, says now: the file is read anew each time.
-pub async fn login_at(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Verdict {
-    match tls::CaFile::new(smtp.ca_file.clone()).roots() {
-        Ok(roots) => smtp::login(smtp, login, &roots, hello_name).await,
-        Err(e) => e.into(),
-    }
-}
-
-/// The numbers of the endpoints whose logins a target uses, as it was last looked at.
-pub(super) fn endpoints_used(facts: &Facts, index: usize) -> Vec<usize> {
-    let seen = facts.targets[index].inspected.as_ref().map(|seen| seen.endpoints.clone()).unwrap_or_default();
-    if seen.is_empty() { vec![0] } else { seen }
-}
-
-/// What the logins at these endpoints come to, side by side, each with its own deadline. One that a version has no password for
-/// is not asked: it is told of where that matters. The evidence is that of the first.
-pub(super) async fn proved_everywhere(
-    smtp: &config::Smtp,
-    endpoints: &[usize],
-    logins: &Logins,
-    hello_name: &str,
-) -> Outcome {
-    let all = smtp.endpoints().enumerate().filter(|(at, _)| endpoints.contains(at));
-    let mut all: Vec<(&config::Smtp, &Login)> = all.filter_map(|(at, smtp)| Some((smtp, logins.at(at)?))).collect();
-    if all.is_empty() {
-        all.push((smtp, logins.default_login()));
-    }
-    let tried = all.iter().map(|(smtp, login)| proved(smtp, login, hello_name));
-    let (mut accepted, mut failed) = (None, None);
-    for ((at, _), outcome) in all.iter().zip(futures_util::future::join_all(tried).await) {
-        let named = (!smtp.also.is_empty()).then(|| at.endpoint.clone());
-        match outcome {
-            // It is the credential's fault, whatever else is wrong.
-            Outcome::Refused { reply, .. } => return Outcome::Refused { endpoint: named, reply },
-            Outcome::Failed(failure) if failed.is_none() => {
-                let what = match named {
-                    Some(endpoint) => format!("{endpoint}: {}", failure.what),
-                    None => failure.what,
-                };
-                failed = Some(Outcome::Failed(Failure { what, ..failure }));
-            }
-            Outcome::Failed(_) => {}
-            other => accepted = accepted.or(Some(other)),
-        }
-    }
-    failed.or(accepted).expect("one at least was tried")
-}
-
-/// What a login at this endpoint comes to.
-async fn proved(smtp: &config::Smtp, login: &Login, hello_name: &str) -> Outcome {
-    // As it is written down, and as reports have it.
-    let at = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default();
-    match login_at(smtp, login, hello_name).await {
-        Verdict::Accepted { reply } => Outcome::Accepted(Evidence { endpoint: smtp.place(), reply, at }),
-        verdict => unproved(verdict, at),
-    }
-}
-
-/// What a login, or a message over it, did not prove.
-fn unproved(verdict: Verdict, at: Timestamp) -> Outcome {
-    match verdict {
-        Verdict::Accepted { .. } => unreachable!("that is proof"),
-        Verdict::Refused { reply } => Outcome::Refused { endpoint: None, reply },
-        Verdict::Unknown { class, temporary, words, fix } => Outcome::Failed(
-            Fault::new(
-                class,
-                match class {
-                    Class::Policy => words,
-                    _ => format!("no login: {words}"),
-                },
-                fix.unwrap_or_else(|| "nothing: it is tried again".into()),
-            )
-            .temporary_if(temporary)
-            .at(at),
-        ),
-    }
+    apply::JournalVersion { version, order, source: Some(found.identity.clone()) }
 }
 
 /// What is in its files cannot be confirmed as what it uses.
 pub(super) fn not_running(target: &config::Target) -> Failure {
-    let fix = match &target.kind {
-        config::TargetKind::Postfix { config_dir } => format!("postfix -c {} start", config_dir.display()),
-        config::TargetKind::Text { .. } => "start it".into(),
-    };
+    let fix = target.kind.start().unwrap_or_else(|| "start it".into());
     let what = format!("target {}: the mail server is not running, so that nothing can be confirmed", target.name);
     Fault::new(Class::NotRunning, what, fix).temporary().at(Timestamp::now())
 }

@@ -20,9 +20,9 @@ use self::host::{health, reports, who_answers, who_hears};
 use self::login::{logins, open, source};
 use self::targets::{Foreign, Unknown, targets};
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
+use crate::agent;
 use crate::agent::account::reload_ahead;
 use crate::agent::foresight::{self, LookedAt, Obstacle, ReloadAhead, Weight};
-use crate::agent::{self, RunEnd};
 use crate::apply::{self, Running, WhyReload};
 use crate::config::{self, Config, Finding, IfAppliedDies, Mode, Opening, Severity, Window};
 use crate::credential;
@@ -206,13 +206,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
                 Weight::OnlyWaits => Severity::Note,
             };
             let finding = Finding { severity, line: None, file: None, what, fix };
-            let ends = match end {
-                RunEnd::Done(_) => Exit::Done,
-                RunEnd::Waits => Exit::Approval,
-                RunEnd::ForNow => Exit::ForNow,
-                RunEnd::ForGood | RunEnd::Interrupted => Exit::ForGood,
-            };
-            findings.add_that(ends, Some(&credential.name), &about, finding);
+            findings.add_that(end.exit(), Some(&credential.name), &about, finding);
         }
     }
     who_hears(config, findings);

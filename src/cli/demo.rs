@@ -16,7 +16,7 @@ use crate::config::{self, Config, Drift, Reload, TargetKind, Tls};
 use crate::credential::{JsonKeys, Login, Secret, ses_smtp_password};
 use crate::fault::Class;
 use crate::rollover::{Completion, Outcome, Step, Wake};
-use crate::smtp::{self, Verdict};
+use crate::smtp::{self, LoginVerdict};
 use crate::source;
 use crate::standin::postfix::PostfixInstance;
 use crate::standin::{self, Delay, Standin};
@@ -58,7 +58,7 @@ pub fn run(json: bool, args: &DemoArgs) -> Exit {
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
-    let mut teller = Teller { began: Instant::now(), json, told: Vec::new() };
+    let mut teller = DemoTeller { began: Instant::now(), json, told: Vec::new() };
     let scratch = match DemoDirectory::new() {
         Ok(scratch) => scratch,
         Err(e) => {
@@ -96,13 +96,13 @@ pub fn run(json: bool, args: &DemoArgs) -> Exit {
 }
 
 /// Tells each step on a line, with its time.
-struct Teller {
+struct DemoTeller {
     began: Instant,
     json: bool,
     told: Vec<DemoLine>,
 }
 
-impl Teller {
+impl DemoTeller {
     fn tell(&mut self, what: impl Into<String>) {
         let (seconds, what) = (self.began.elapsed().as_secs_f64(), what.into());
         if !self.json {
@@ -175,7 +175,7 @@ struct Demo<'a> {
     server: DemoMailServer,
     source: PathBuf,
     table: PathBuf,
-    teller: &'a mut Teller,
+    teller: &'a mut DemoTeller,
     messages: usize,
 }
 
@@ -189,7 +189,7 @@ fn random() -> Result<u64, String> {
     getrandom::u64().map_err(|e| format!("no random numbers: {e}"))
 }
 
-async fn show(teller: &mut Teller, scratch: &Path, place: DemoChoice) -> Result<(), String> {
+async fn show(teller: &mut DemoTeller, scratch: &Path, place: DemoChoice) -> Result<(), String> {
     let standin = Standin::start(standin::Options::default()).map_err(|e| format!("no SES stand-in: {e}"))?;
     teller.tell(format!(
         "an SES stand-in listens on loopback: STARTTLS on port {}, TLS on port {}",
@@ -449,9 +449,9 @@ async fn relay_under_table(table: &Path, smtp: &config::Smtp, subject: &str) -> 
     let (from, to) = ("demo@demo.invalid", "you@example.com");
     let text = format!("From: {from}\r\nTo: {to}\r\nSubject: {subject}\r\n\r\nhello\r\n");
     match smtp::send(smtp, &login, &roots, "demo.invalid", smtp::OutgoingMessage { from, to, text: &text }).await {
-        Verdict::Accepted { .. } => Ok(()),
-        Verdict::Refused { reply } => Err(reply),
-        Verdict::Unknown { words, .. } => Err(words),
+        LoginVerdict::Accepted { .. } => Ok(()),
+        LoginVerdict::Refused { reply } => Err(reply),
+        LoginVerdict::Unknown { words, .. } => Err(words),
     }
 }
 

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+pub use relaykey_core::exit::Exit;
 
 use crate::config::{self, Config};
 use crate::host;
@@ -26,42 +27,6 @@ use crate::instruction;
 
 /// The usual configuration file.
 const CONFIG: &str = "/etc/relaykey/config.toml";
-
-/// Exit codes. Over several credentials the worst wins: 2, 1, 75, 3, 0.
-///
-/// | code | meaning |
-/// |---|---|
-/// | 0 | done, nothing to do, or only reports owed |
-/// | 1 | failed for good |
-/// | 2 | usage or configuration |
-/// | 3 | waits for a person |
-/// | 75 | failed for now, or a reload is owed |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Exit {
-    Done,
-    Approval,
-    ForNow,
-    ForGood,
-    Usage,
-}
-
-impl Exit {
-    pub fn code(self) -> u8 {
-        match self {
-            Exit::Done => 0,
-            Exit::ForGood => 1,
-            Exit::Usage => 2,
-            Exit::Approval => 3,
-            Exit::ForNow => 75,
-        }
-    }
-
-    /// The exit that a code stands for.
-    fn of(code: u8) -> Self {
-        let all = [Exit::Done, Exit::Approval, Exit::ForNow, Exit::ForGood, Exit::Usage];
-        all.into_iter().find(|exit| exit.code() == code).unwrap_or(Exit::ForGood)
-    }
-}
 
 /// Keeps the SMTP credential of a mail relay fresh: verified before it is written, proven after.
 #[derive(Debug, Parser)]

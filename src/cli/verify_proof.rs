@@ -291,7 +291,7 @@ fn read_document() -> Result<Vec<u8>, Unread> {
 
 /// What says of which kind a document is.
 #[derive(Deserialize)]
-struct Head {
+struct DocumentHead {
     schema: Option<String>,
 }
 
@@ -337,7 +337,7 @@ fn many(text: &[u8]) -> Result<Vec<Report>, String> {
         }
     }
     let no_report = |e: serde_json::Error| format!("is no report: {e}");
-    for Head { schema } in read::<Head>(text).map_err(no_report)? {
+    for DocumentHead { schema } in read::<DocumentHead>(text).map_err(no_report)? {
         match schema.as_deref() {
             Some(REPORT_V1 | REPORT_V2) => {}
             Some(other) => {
@@ -354,9 +354,7 @@ fn many(text: &[u8]) -> Result<Vec<Report>, String> {
 /// The report that has the proof, with nothing in it that no proof is made over; and the one that it stood in.
 fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
     let mut within = None;
-    use ReportOutcome::{Alive, Failed, PendingApproval, Rejected};
-    // What takes a confirmation back, or ends it, says nothing of one that stands.
-    while matches!(report.outcome, Alive | Failed | PendingApproval | Rejected)
+    while report.outcome.leaves_standing()
         && report.targets.is_empty()
         && let Some(latest) = report.latest.take()
     {

@@ -9,6 +9,7 @@ use super::aws::{self, Aws};
 use super::value::{self, Judged, expected, mistake, trimmed};
 use super::{AtSign, Credential, DeValue, Reader, Section, SectionView, key};
 use relaykey_core::config::url::{ClearText, UrlRule, url};
+use relaykey_core::report::place::TableLayout;
 
 const PARAMETER_STORE: &str = "parameter-store";
 const DYNAMODB: &str = "dynamodb";
@@ -131,6 +132,16 @@ pub enum TableKeys {
     BySourceIdentity(String),
 }
 
+impl TableKeys {
+    /// The layout of such a table.
+    pub fn layout(&self) -> TableLayout {
+        match self {
+            TableKeys::ByHost => TableLayout::ByHost,
+            TableKeys::ByUserId | TableKeys::BySourceIdentity(_) => TableLayout::ByPrincipal,
+        }
+    }
+}
+
 impl ReceiverKind {
     /// How AWS is reached for it; `None`: it is not.
     pub fn aws(&self) -> Option<&Aws> {
@@ -153,14 +164,22 @@ impl ReceiverKind {
         }
     }
 
-    /// Is it reached with the AWS SDK?
-    pub fn is_aws(&self) -> bool {
+    /// What it keeps of the reports that it gets.
+    pub fn keeps(&self) -> Keeps {
         match self {
-            ReceiverKind::ParameterStore { .. } | ReceiverKind::DynamoDb { .. } => true,
-            ReceiverKind::Email { via, .. } => matches!(via, MailVia::Ses(_)),
-            ReceiverKind::Webhook { .. } | ReceiverKind::Exec { .. } => false,
+            ReceiverKind::ParameterStore { .. } | ReceiverKind::DynamoDb { .. } => Keeps::Latest,
+            ReceiverKind::Webhook { .. } | ReceiverKind::Email { .. } | ReceiverKind::Exec { .. } => Keeps::Every,
         }
     }
+}
+
+/// What a receiver keeps of the reports about one credential on one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// One document, so that only the latest is owed.
+    Latest,
+    /// All of them.
+    Every,
 }
 
 /// Who takes messages of an `email` receiver.
@@ -204,9 +223,8 @@ pub(super) fn read_all(
         let (Some(name), Some(kind)) = (name, place) else { continue };
         let receiver = ReceiverConfig { name: name.value, kind, credentials: chosen };
         // Both would write one document, and the older report could come last.
-        let holds_one = matches!(receiver.kind, ReceiverKind::ParameterStore { .. } | ReceiverKind::DynamoDb { .. });
         let same = |(_, first): &&(usize, ReceiverConfig)| {
-            holds_one
+            receiver.kind.keeps() == Keeps::Latest
                 && first.kind == receiver.kind
                 && credentials.iter().any(|c| first.takes(&c.name) && receiver.takes(&c.name))
         };

@@ -1,7 +1,7 @@
 //! `[credential.source]`: where versions come from.
 
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::aws::{self, Aws, arn};
@@ -84,9 +84,22 @@ impl SourceConfig {
         }
     }
 
+    /// Have its versions an order? A file is authoritative as it is.
+    pub fn is_ordered(&self) -> bool {
+        self.file().is_none()
+    }
+
+    /// The path of it, where it is a file on this host.
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            SourceConfig::File { path, .. } => Some(path),
+            SourceConfig::SecretsManager { .. } | SourceConfig::ParameterStore { .. } => None,
+        }
+    }
+
     /// Can it still give a version when it has a newer one? AWS keeps at least the one before; a file has one content.
     pub fn gives_older(&self) -> bool {
-        !matches!(self, SourceConfig::File { .. })
+        self.file().is_none()
     }
 
     /// How AWS is reached for it; `None`: it is not.
@@ -94,6 +107,29 @@ impl SourceConfig {
         match self {
             SourceConfig::SecretsManager { aws, .. } | SourceConfig::ParameterStore { aws, .. } => Some(aws),
             SourceConfig::File { .. } => None,
+        }
+    }
+
+    /// What it is, in a few words: `secrets-manager mail/ses (AWSCURRENT)`.
+    pub fn words(&self) -> String {
+        self.called(SECRETS_MANAGER, PARAMETER_STORE)
+    }
+
+    /// What it is, as its owner calls it: `AWS Secrets Manager mail/ses (AWSCURRENT)`.
+    pub fn words_in_full(&self) -> String {
+        self.called("AWS Secrets Manager", "AWS Parameter Store")
+    }
+
+    fn called(&self, secrets_manager: &str, parameter_store: &str) -> String {
+        match self {
+            SourceConfig::SecretsManager { secret, stages, .. } => {
+                format!("{secrets_manager} {secret} ({})", stages.join(", "))
+            }
+            SourceConfig::ParameterStore { parameter, label: None, .. } => format!("{parameter_store} {parameter}"),
+            SourceConfig::ParameterStore { parameter, label: Some(label), .. } => {
+                format!("{parameter_store} {parameter} ({label})")
+            }
+            SourceConfig::File { path, .. } => format!("{FILE} {}", path.display()),
         }
     }
 }
@@ -164,7 +200,7 @@ pub(super) fn poll(reader: &mut Reader, view: &SectionView, source: &SourceConfi
     let Some(At { value: poll, line }) = reader.read(view, "poll", |v| value::duration(v, POLLS)) else {
         return DEFAULT_POLL;
     };
-    if poll < EAGER_POLL && !matches!(source, SourceConfig::File { .. }) {
+    if poll < EAGER_POLL && source.aws().is_some() {
         let a_day = 86_400 / poll.as_secs().max(1);
         reader.find(
             Severity::Warning,

@@ -93,10 +93,11 @@ pub(super) fn read(
     reader.keys(view, None);
     let soon = "remove this target for now; postfix is the one that works";
     let later = ["exim", "sendmail", "opensmtpd", "msmtp", "iis"].map(|kind| (kind, soon));
-    let kind = reader.require(view, "type", "add type = \"postfix\"", |v| value::choice(v, &[("postfix", ())], &later));
+    let kind = reader
+        .require(view, "type", "add type = \"postfix\"", |v| value::choice(v, &[(TargetKind::POSTFIX, ())], &later));
     let config_dir = reader.read(view, "config_dir", value::absolute).map(|at| at.value);
     let sure = kind.is_some() && config_dir.is_some() == view.has("config_dir");
-    let config_dir = config_dir.unwrap_or_else(|| PathBuf::from("/etc/postfix"));
+    let config_dir = config_dir.unwrap_or_else(|| PathBuf::from(TargetKind::POSTFIX_CONFIG_DIR));
     let reload = reader.read(view, "reload", reload).map_or(Reload::Always, |at| at.value);
     let drift = [("heal", Drift::Heal), ("report", Drift::Report)];
     let drift = reader.read(view, "drift", |v| value::choice(v, &drift, &[])).map_or(Drift::Heal, |at| at.value);

@@ -350,7 +350,7 @@ credentials = ["sm"]
     let words: Vec<&str> = config.reports.iter().map(|r| r.kind.word()).collect();
     let want = ["parameter-store", "parameter-store", "dynamodb", "webhook", "email", "email", "exec"];
     assert_eq!(words, want);
-    let by_aws: Vec<bool> = config.reports.iter().map(|r| r.kind.is_aws()).collect();
+    let by_aws: Vec<bool> = config.reports.iter().map(|r| r.kind.aws().is_some()).collect();
     assert_eq!(by_aws, [true, true, true, false, false, true, false]);
 
     assert_eq!((sm.mode.word(), &sm.mode, &sm.probe), ("automatic", &Mode::Automatic, &None));

@@ -144,14 +144,14 @@ impl ControlRequest {
     /// From a line of the protocol: the request, and who its sender claims to be.
     ///
     /// A field that is not known is an error: what it asks to be done otherwise must not be done the usual way.
-    pub(super) fn parse(line: &[u8]) -> Result<(Self, Option<String>), Refusal> {
+    pub(super) fn parse(line: &[u8]) -> Result<(Self, Option<String>), RequestRefusal> {
         let value: Value =
             serde_json::from_slice(line).map_err(|e| malformed(format!("the request is not JSON: {}", said(&e))))?;
         let Value::Object(mut map) = value else { return Err(malformed("the request is not a JSON object")) };
         match map.remove("relaykey").as_ref().and_then(Value::as_u64) {
             Some(VERSION) => {}
             Some(other) => {
-                return Err(Refusal {
+                return Err(RequestRefusal {
                     what: format!("the request is in version {other} of the protocol, the daemon speaks {VERSION}"),
                     fix: "after an upgrade restart the daemon: systemctl restart relaykey".into(),
                     temporary: false,
@@ -198,7 +198,7 @@ impl ControlRequest {
                 Some(key) => return Err(malformed(format!("status: unknown field `{}`", plain(key, 64)))),
             },
             other => {
-                return Err(Refusal {
+                return Err(RequestRefusal {
                     what: format!("the daemon has no command {:?}", plain(other, 64)),
                     fix: format!(
                         "it is relaykey {}: after an upgrade restart it: systemctl restart relaykey",
@@ -227,7 +227,7 @@ pub struct Peer {
 
 /// Why there is no document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub struct RequestRefusal {
     /// What stands in the way.
     pub what: String,
     /// What to do about it.
@@ -237,7 +237,7 @@ pub struct Refusal {
 }
 
 /// What a request comes to.
-pub type Answer = Result<Value, Refusal>;
+pub type RequestAnswer = Result<Value, RequestRefusal>;
 
 /// One line of an answer.
 #[derive(Debug, Serialize, Deserialize)]
@@ -246,7 +246,7 @@ pub(super) enum AnswerLine {
     Taken(bool),
     Progress(String),
     Document(Value),
-    Error(Refusal),
+    Error(RequestRefusal),
 }
 
 impl AnswerLine {
@@ -254,7 +254,7 @@ impl AnswerLine {
     pub(super) fn bytes(&self) -> Vec<u8> {
         let mut bytes = serde_json::to_vec(self).expect("lines have only text keys");
         if bytes.len() > MAX_ANSWER {
-            let refusal = Refusal {
+            let refusal = RequestRefusal {
                 what: format!("the answer has {} bytes, and at most {MAX_ANSWER} are taken", bytes.len()),
                 fix: "ask for one credential at a time; what was asked for was done".into(),
                 temporary: false,
@@ -266,8 +266,8 @@ impl AnswerLine {
     }
 }
 
-impl From<Answer> for AnswerLine {
-    fn from(answer: Answer) -> Self {
+impl From<RequestAnswer> for AnswerLine {
+    fn from(answer: RequestAnswer) -> Self {
         match answer {
             Ok(document) => AnswerLine::Document(document),
             Err(refusal) => AnswerLine::Error(refusal),
@@ -275,12 +275,12 @@ impl From<Answer> for AnswerLine {
     }
 }
 
-fn fields<T: DeserializeOwned>(map: serde_json::Map<String, Value>, command: &str) -> Result<T, Refusal> {
+fn fields<T: DeserializeOwned>(map: serde_json::Map<String, Value>, command: &str) -> Result<T, RequestRefusal> {
     serde_json::from_value(Value::Object(map)).map_err(|e| malformed(format!("{command}: {}", said(&e))))
 }
 
-pub(super) fn malformed(what: impl Into<String>) -> Refusal {
-    Refusal {
+pub(super) fn malformed(what: impl Into<String>) -> RequestRefusal {
+    RequestRefusal {
         what: what.into(),
         fix: format!("ask with `relaykey`, such as `{}` or `{}`", relaykey("sync"), relaykey("status")),
         temporary: false,
@@ -344,7 +344,7 @@ mod tests {
 
     #[test]
     fn every_line_of_an_answer_is_one_key() {
-        let refusal = Refusal { what: "a".into(), fix: "b".into(), temporary: true };
+        let refusal = RequestRefusal { what: "a".into(), fix: "b".into(), temporary: true };
         let table = [
             (AnswerLine::Taken(true), r#"{"taken":true}"#),
             (AnswerLine::Progress("a\nb".into()), r#"{"progress":"a\nb"}"#),

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::client::{dial, listener_of};
-use super::protocol::{Answer, AnswerLine, ControlRequest, Peer, Refusal, malformed};
+use super::protocol::{AnswerLine, ControlRequest, Peer, RequestAnswer, RequestRefusal, malformed};
 use super::{ControlError, SOCKET, address};
 use crate::host;
 use crate::text::Repeats;
@@ -158,7 +158,7 @@ impl Slot {
             .is_none_or(|stream| !matches!(rustix::net::recv(&*stream, &mut [0u8; 1], peek), Err(Errno::AGAIN)))
     }
 
-    fn end(self, why: Refusal) {
+    fn end(self, why: RequestRefusal) {
         self.task.abort();
         if let Some(stream) = self.stream.upgrade() {
             say_at_once(&stream, why);
@@ -174,7 +174,7 @@ impl Slot {
 pub async fn serve<H, F>(listener: ControlSocket, handler: H, mut stop: watch::Receiver<bool>)
 where
     H: Fn(Peer, ControlRequest, Progress) -> F + Send + Sync + 'static,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = RequestAnswer> + Send + 'static,
 {
     let handler = Arc::new(handler);
     let mut tasks = JoinSet::new();
@@ -228,7 +228,7 @@ where
     drop(listener);
     for slot in slots {
         if slot.is_reading() {
-            slot.end(Refusal { what: "the daemon is ending".into(), fix: "ask again".into(), temporary: true });
+            slot.end(RequestRefusal { what: "the daemon is ending".into(), fix: "ask again".into(), temporary: true });
         }
     }
     while tasks.join_next().await.is_some() {}
@@ -255,17 +255,17 @@ async fn make_room(slots: &mut Vec<Slot>) -> bool {
     false
 }
 
-fn busy() -> Refusal {
-    Refusal {
+fn busy() -> RequestRefusal {
+    RequestRefusal {
         what: format!("the daemon serves {MAX_CONNECTIONS} connections already"),
         fix: "ask again in a moment; see who asks so much: ss -xp".into(),
         temporary: true,
     }
 }
 
-fn forbidden(uid: u32, own: u32) -> Refusal {
+fn forbidden(uid: u32, own: u32) -> RequestRefusal {
     let who = if own == 0 { "root".to_owned() } else { format!("root and user id {own}, as which the daemon runs,") };
-    Refusal {
+    RequestRefusal {
         what: format!("user id {uid} may not ask the relaykey daemon: {who} may"),
         fix: "ask as root: sudo relaykey ...".into(),
         temporary: false,
@@ -273,7 +273,7 @@ fn forbidden(uid: u32, own: u32) -> Refusal {
 }
 
 /// An error for a connection that nobody waits for: as much of it as goes at once.
-fn say_at_once(stream: &UnixStream, why: Refusal) {
+fn say_at_once(stream: &UnixStream, why: RequestRefusal) {
     let _ = rustix::net::send(stream, &AnswerLine::Error(why).bytes(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
 }
 
@@ -281,7 +281,7 @@ fn say_at_once(stream: &UnixStream, why: Refusal) {
 async fn converse<H, F>(stream: Arc<UnixStream>, mut peer: Peer, asked: Arc<AtomicBool>, handler: Arc<H>)
 where
     H: Fn(Peer, ControlRequest, Progress) -> F,
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = RequestAnswer> + Send + 'static,
 {
     let request = match tokio::time::timeout(REQUEST_TIME, read_line(&stream)).await {
         Ok(Ok(line)) => ControlRequest::parse(&line),
@@ -311,7 +311,7 @@ where
         listens = write(&stream, &AnswerLine::Progress(line)).await;
     }
     let answer = answer.unwrap_or_else(|e| {
-        Err(Refusal {
+        Err(RequestRefusal {
             what: format!("the daemon broke off: {e}"),
             fix: "look at its log: journalctl -u relaykey".into(),
             temporary: true,
@@ -323,7 +323,7 @@ where
 }
 
 /// One line, without its end.
-async fn read_line(stream: &UnixStream) -> Result<Vec<u8>, Refusal> {
+async fn read_line(stream: &UnixStream) -> Result<Vec<u8>, RequestRefusal> {
     let mut line = Vec::new();
     let mut part = [0; 1024];
     loop {

@@ -44,7 +44,7 @@ pub(super) struct PreparedConfig {
 }
 
 /// The tasks of one configuration.
-pub(super) struct Generation {
+pub(super) struct TaskGeneration {
     pub(super) config: Arc<Config>,
     /// Which roots it trusts.
     pub(super) trust: [u8; 32],
@@ -59,7 +59,7 @@ pub(super) struct Generation {
     pub(super) first_looks: Vec<oneshot::Receiver<()>>,
 }
 
-impl Generation {
+impl TaskGeneration {
     /// Lets every task finish the step that must not be torn, and waits for them; gives those that have not ended by then.
     pub(super) async fn end(mut self, notifier: &Notifier, patience: Duration) -> BTreeMap<String, JoinHandle<()>> {
         let _ = self.stop.send(true);
@@ -104,7 +104,7 @@ impl Daemon {
     }
 
     /// Starts a task for each credential. `first`: why each looks at once.
-    pub(super) fn start(&mut self, prepared: PreparedConfig, first: &Cause) -> Generation {
+    pub(super) fn start(&mut self, prepared: PreparedConfig, first: &Cause) -> TaskGeneration {
         let PreparedConfig { config, places: health::OpenedPlaces { listeners, failed }, http, key } = prepared;
         self.cache.set_credentials(&config.credentials, Timestamp::now());
         let about = config.clone();
@@ -180,20 +180,18 @@ impl Daemon {
         }
         self.followers = LogFollowers::default();
         // Files of targets that stay are told of again by their tasks.
-        let sources = config.credentials.iter().filter_map(|c| match &c.source {
-            config::SourceConfig::File { path, .. } => Some((path.clone(), FileRole::Of(c.name.clone()))),
-            _ => None,
-        });
+        let sources =
+            config.credentials.iter().filter_map(|c| Some((c.source.file()?.to_owned(), FileRole::Of(c.name.clone()))));
         *self.roles.lock() = std::iter::once((self.path.clone(), FileRole::Configuration)).chain(sources).collect();
         self.watch_roles(Some(watched));
-        Generation { config, trust: http.trust(), stop, tasks, servers, late, first_looks }
+        TaskGeneration { config, trust: http.trust(), stop, tasks, servers, late, first_looks }
     }
 
     /// Reads the configuration again and looks at everything. One with mistakes, or that cannot be had, is refused; the
     /// old stays in force.
     ///
     /// Asked for, the roots that AWS is checked by are read again too.
-    pub(super) async fn reload(&mut self, generation: Generation, asked: ReloadAsked) -> Generation {
+    pub(super) async fn reload(&mut self, generation: TaskGeneration, asked: ReloadAsked) -> TaskGeneration {
         let read = self.read_again(&generation.config);
         if asked == ReloadAsked::No && matches!(read, Ok(None)) {
             return generation;
@@ -244,7 +242,7 @@ impl Daemon {
     }
 
     /// Lets the tasks of one configuration end, and starts those of the next.
-    async fn exchange(&mut self, old: Generation, prepared: PreparedConfig, asked: ReloadAsked) -> Generation {
+    async fn exchange(&mut self, old: TaskGeneration, prepared: PreparedConfig, asked: ReloadAsked) -> TaskGeneration {
         let since = (old.config.as_ref() != &prepared.config).then(Timestamp::now);
         let left = old.end(&self.notifier, SUCCESSION).await;
         self.lingering.retain(|_, task| !task.is_finished());

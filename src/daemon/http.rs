@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Daemon;
-use super::generation::Generation;
+use super::generation::TaskGeneration;
 use super::status_cache::{self, StatusCache};
 use crate::config::{Config, Listen};
 use crate::health;
@@ -47,7 +47,7 @@ impl Daemon {
     }
 
     /// A place that could not be listened at can be now.
-    pub(super) fn heard(&mut self, generation: &mut Generation, place: &Listen, listener: health::HttpListener) {
+    pub(super) fn heard(&mut self, generation: &mut TaskGeneration, place: &Listen, listener: health::HttpListener) {
         let stopped = generation.stop.subscribe();
         self.answer_http(&mut generation.servers, std::slice::from_ref(&listener), &generation.config, stopped);
         self.listeners.push(listener);

@@ -11,7 +11,7 @@ use super::task::TaskOrder;
 use crate::agent;
 use crate::agent::account::SyncDocument;
 use crate::audit::By;
-use crate::control::{self, Refusal};
+use crate::control::{self, RequestRefusal};
 use crate::credential::is_access_key_id;
 use crate::instruction::relaykey;
 use crate::rollover::{Approve, Reject, Wake};
@@ -57,12 +57,12 @@ impl TaskHandles {
         wait: u64,
         by: By,
         progress: control::Progress,
-    ) -> control::Answer {
+    ) -> control::RequestAnswer {
         let posts: Vec<TaskHandle> = self.lock().clone();
         let known = |name: &String| posts.iter().any(|post| post.credential == *name);
         if let Some(name) = names.iter().find(|name| !known(name)) {
             let all: Vec<&str> = posts.iter().map(|post| post.credential.as_str()).collect();
-            return Err(Refusal {
+            return Err(RequestRefusal {
                 what: format!("the daemon's configuration has no credential {name:?}"),
                 fix: format!(
                     "one of: {}; after a change of the configuration: systemctl reload relaykey",
@@ -84,7 +84,7 @@ impl TaskHandles {
                 answer,
             };
             post.orders.try_send(order).map_err(|e| match e {
-                mpsc::error::TrySendError::Full(_) => Refusal {
+                mpsc::error::TrySendError::Full(_) => RequestRefusal {
                     what: format!("{}: others asked for the same, and are waiting for their turn", post.credential),
                     fix: format!("wait for them, or look at: {}", relaykey("status")),
                     temporary: true,
@@ -102,8 +102,8 @@ impl TaskHandles {
 }
 
 /// The answer to whoever waits while the configuration is exchanged or the daemon ends.
-fn leaving() -> Refusal {
-    Refusal {
+fn leaving() -> RequestRefusal {
+    RequestRefusal {
         what: "the daemon ends, or has taken another configuration, and did not come to it".into(),
         fix: "ask again".into(),
         temporary: true,
@@ -111,8 +111,8 @@ fn leaving() -> Refusal {
 }
 
 /// Which key is an earlier one of a credential only root may say, whoever else may ask the daemon; and only what is one.
-fn may_name_earlier(id: Option<&str>, uid: u32) -> Result<(), Refusal> {
-    let refuse = |what: &str, fix: &str| Err(Refusal { what: what.into(), fix: fix.into(), temporary: false });
+fn may_name_earlier(id: Option<&str>, uid: u32) -> Result<(), RequestRefusal> {
+    let refuse = |what: &str, fix: &str| Err(RequestRefusal { what: what.into(), fix: fix.into(), temporary: false });
     match id {
         Some(_) if uid != 0 => refuse("only root may say which key is an earlier one of a credential", "ask as root"),
         Some(id) if !is_access_key_id(id) => refuse(
@@ -164,7 +164,7 @@ impl Daemon {
                     let decides =
                         wake.approve.is_some() || wake.reject.is_some() || wake.confirm || wake.previous.is_some();
                     if decides && names.len() != 1 {
-                        return Err(Refusal {
+                        return Err(RequestRefusal {
                             what: "this is about one credential, and the request names another number of them".into(),
                             fix: "name one credential".into(),
                             temporary: false,

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::config;
 use crate::health::Documents;
 use crate::rollover::{CloneOf, State};
-use crate::status::{DaemonStatus, Known, Live, Status};
+use crate::status::{DaemonStatus, KnownCredential, Live, Status};
 
 /// So old may a document be that HTTP gives.
 const FRESH: Duration = Duration::from_secs(1);
@@ -24,11 +24,11 @@ pub struct StatusCache {
 struct Inner {
     daemon: DaemonStatus,
     clone_of: Option<CloneOf>,
-    rows: Vec<Row>,
+    rows: Vec<CachedCredential>,
 }
 
 /// One credential.
-struct Row {
+struct CachedCredential {
     credential: config::Credential,
     state: Option<State>,
     live: Live,
@@ -49,15 +49,15 @@ impl StatusCache {
     pub fn set_credentials(&self, credentials: &[config::Credential], now: Timestamp) {
         self.write(|inner| {
             let mut before = std::mem::take(&mut inner.rows);
-            let kept = |name: &str, rows: &mut Vec<Row>| {
+            let kept = |name: &str, rows: &mut Vec<CachedCredential>| {
                 let at = rows.iter().position(|row| row.credential.name == name)?;
                 Some(rows.swap_remove(at))
             };
             inner.rows = credentials
                 .iter()
                 .map(|credential| match kept(&credential.name, &mut before) {
-                    Some(row) => Row { credential: credential.clone(), ..row },
-                    None => Row {
+                    Some(row) => CachedCredential { credential: credential.clone(), ..row },
+                    None => CachedCredential {
                         credential: credential.clone(),
                         state: None,
                         live: Live { since: now, ..Live::default() },
@@ -85,7 +85,7 @@ impl StatusCache {
     /// The document, as of now.
     pub fn status(&self, now: Timestamp) -> Status {
         let inner = self.lock();
-        let known = inner.rows.iter().map(|row| Known {
+        let known = inner.rows.iter().map(|row| KnownCredential {
             credential: &row.credential,
             state: row.state.as_ref(),
             live: Some(&row.live),
@@ -93,7 +93,7 @@ impl StatusCache {
         Status::new(Some(inner.daemon.clone()), known, now).of_clone(inner.clone_of.clone())
     }
 
-    fn row(&self, credential: &str, change: impl FnOnce(&mut Row)) {
+    fn row(&self, credential: &str, change: impl FnOnce(&mut CachedCredential)) {
         self.write(|inner| {
             if let Some(row) = inner.rows.iter_mut().find(|row| row.credential.name == credential) {
                 change(row);

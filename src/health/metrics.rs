@@ -42,14 +42,14 @@ const CLASSES: [Class; 16] = [
 
 /// The two ways in which Prometheus takes numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum MetricsFormat {
     /// Version 0.0.4, which everything that scrapes can read.
     Text,
     /// What Prometheus asks for first.
     OpenMetrics,
 }
 
-impl Format {
+impl MetricsFormat {
     /// OpenMetrics where the client names it, else text.
     pub(super) fn asked_for(headers: &HeaderMap) -> Self {
         let mut accepted = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
@@ -68,18 +68,18 @@ impl Format {
 }
 
 /// The numbers of one document.
-pub(super) fn render(status: Arc<Status>, format: Format) -> String {
+pub(super) fn render(status: Arc<Status>, format: MetricsFormat) -> String {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Numbers(status)));
     let mut out = String::new();
     match format {
-        Format::OpenMetrics => encode(&mut out, &registry),
-        Format::Text => encode_registry(&mut out, &registry),
+        MetricsFormat::OpenMetrics => encode(&mut out, &registry),
+        MetricsFormat::Text => encode_registry(&mut out, &registry),
     }
     .expect("a string takes everything");
     match format {
-        Format::OpenMetrics => out,
-        Format::Text => with_totals(&out),
+        MetricsFormat::OpenMetrics => out,
+        MetricsFormat::Text => with_totals(&out),
     }
 }
 
@@ -205,10 +205,6 @@ fn seconds(at: Timestamp) -> f64 {
     number(at.as_second())
 }
 
-fn parsed(at: &str) -> Option<f64> {
-    at.parse().ok().map(seconds)
-}
-
 fn truth(is: bool) -> f64 {
     if is { 1.0 } else { 0.0 }
 }
@@ -251,17 +247,17 @@ impl Collector for Numbers {
         out.per_credential(
             "relaykey_applied_timestamp_seconds",
             "When the applied version was put into use on this host.",
-            |c| parsed(&c.applied.as_ref()?.since),
+            |c| Some(seconds(c.applied.as_ref()?.since)),
         )?;
         out.per_credential(
             "relaykey_key_created_timestamp_seconds",
             "The same as relaykey_version_stored_timestamp_seconds, under the name of 0.1.0: not when the key was made.",
-            |c| Some(parsed(&status.at)? - number(c.applied.as_ref()?.key_age_seconds)),
+            |c| Some(seconds(status.at) - number(c.applied.as_ref()?.key_age_seconds)),
         )?;
         out.per_credential(
             "relaykey_version_stored_timestamp_seconds",
             "When the version in use was stored at the source; for a file, when it was applied. The key may be older.",
-            |c| Some(parsed(&status.at)? - number(c.applied.as_ref()?.key_age_seconds)),
+            |c| Some(seconds(status.at) - number(c.applied.as_ref()?.key_age_seconds)),
         )?;
         out.per_credential("relaykey_pending", "1 if a newer version is known and not yet applied.", |c| {
             Some(truth(c.pending.is_some()))
@@ -269,7 +265,7 @@ impl Collector for Numbers {
         out.per_credential(
             "relaykey_pending_since_timestamp_seconds",
             "When the version that is not yet applied was first seen.",
-            |c| parsed(&c.pending.as_ref()?.first_seen),
+            |c| Some(seconds(c.pending.as_ref()?.first_seen)),
         )?;
         let waits = status.credentials.iter().filter_map(|c| {
             let class = [Class::PendingApproval, Class::ByHand];
@@ -336,7 +332,7 @@ impl Collector for Numbers {
         out.per_credential(
             "relaykey_report_owed_oldest_timestamp_seconds",
             "When the oldest report that has not arrived was made.",
-            |c| c.reports_owed.iter().filter_map(|r| parsed(&r.since)).reduce(f64::min),
+            |c| c.reports_owed.iter().filter_map(|r| r.made().map(seconds)).reduce(f64::min),
         )?;
         out.per_credential(
             "relaykey_source_answer_timestamp_seconds",

@@ -624,7 +624,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> PageVerdict {
                         "Mail logs in with the newest key of {}: {}, put into use {}.",
                         one.name,
                         a.username,
-                        ago(&a.since, now)
+                        since(a.since, now)
                     ),
                     None => format!("{} is up to date.", one.name),
                 },
@@ -638,14 +638,7 @@ pub(super) fn verdict(status: &Status, now: Timestamp) -> PageVerdict {
     }
 }
 
-/// `3 days 4 hours ago`; the text itself where it is no time.
-pub(super) fn ago(at: &str, now: Timestamp) -> String {
-    match at.parse::<Timestamp>() {
-        Ok(then) => since(then, now),
-        Err(_) => at.to_owned(),
-    }
-}
-
+/// `3 days 4 hours ago`.
 pub(super) fn since(then: Timestamp, now: Timestamp) -> String {
     match now.duration_since(then) {
         passed if passed.as_secs() < 5 => "just now".into(),

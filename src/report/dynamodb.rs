@@ -27,6 +27,7 @@ use aws_sdk_dynamodb::operation::RequestId;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
+use relaykey_core::report::place::{self, TableLayout};
 use tokio::sync::Mutex;
 
 use crate::aws::{self, AwsSession, Call, Http, ServiceError};
@@ -77,12 +78,13 @@ impl DynamoDb {
         host: &str,
         host_id: &str,
     ) -> Result<[(&'static str, String); 2], Fault> {
-        let of_principal = |principal| [(PRINCIPAL, principal), (OF_HOST, format!("{credential}#{host_id}"))];
-        Ok(match &self.keys {
-            TableKeys::ByHost => [("credential", credential.to_owned()), ("host", host.to_owned())],
-            TableKeys::ByUserId => of_principal(self.identity().await?),
-            TableKeys::BySourceIdentity(identity) => of_principal(identity.clone()),
-        })
+        let [partition, sort] = match &self.keys {
+            TableKeys::ByHost => [credential.to_owned(), host.to_owned()],
+            TableKeys::ByUserId => [self.identity().await?, place::sort_key(credential, host_id)],
+            TableKeys::BySourceIdentity(identity) => [identity.clone(), place::sort_key(credential, host_id)],
+        };
+        let [of_partition, of_sort] = self.keys.layout().keys();
+        Ok([(of_partition, partition), (of_sort, sort)])
     }
 
     /// The UserId of the caller, as IAM has it in `${aws:userid}`: `AROA…:i-0abc…` on an instance, `AIDA…` for a user.
@@ -107,7 +109,7 @@ impl DynamoDb {
                 return Err(self.session.explain(&error, &call, |_| None).await);
             }
         };
-        if user_id.is_empty() || user_id.starts_with('!') {
+        if user_id.is_empty() || place::is_own_partition(&user_id) {
             let what = "sts:GetCallerIdentity names no identity that reports could be written under".to_owned();
             return Err(Fault::new(Class::Service, what, "see what answers there: `aws sts get-caller-identity`"));
         }
@@ -201,7 +203,7 @@ impl DynamoDb {
             ("username", text(&report.username)),
             ("report", text(document)),
         ];
-        if self.keys != TableKeys::ByHost {
+        if self.keys.layout() == TableLayout::ByPrincipal {
             attributes.extend([("credential", text(&report.credential)), ("host", text(&report.host))]);
         }
         // Each by a placeholder: half of these words are reserved.
@@ -315,10 +317,6 @@ impl Receiver for DynamoDb {
     }
 }
 
-/// The keys of layout 2.
-const PRINCIPAL: &str = "principal";
-const OF_HOST: &str = "credential#host_id";
-
 fn key(keys: &[(&'static str, String); 2]) -> HashMap<String, AttributeValue> {
     keys.iter().map(|(name, value)| ((*name).to_owned(), AttributeValue::S(value.clone()))).collect()
 }
@@ -370,12 +368,9 @@ impl ItemKey<'_> {
         )
     }
 
-    /// The other layout, and its keys.
-    fn other_keys(&self) -> (u8, [&'static str; 2]) {
-        match self.names[0] {
-            PRINCIPAL => (1, ["credential", "host"]),
-            _ => (2, [PRINCIPAL, OF_HOST]),
-        }
+    /// The layout of its table.
+    fn layout(&self) -> TableLayout {
+        TableLayout::of(self.names[0], self.names[1]).expect("its keys are of a layout")
     }
 
     /// The command that makes the table.
@@ -536,9 +531,9 @@ fn special(answer: ServiceError, call: &Call, place: &ItemKey<'_>) -> Option<Fau
                 place.names[0],
                 place.names[1],
                 place.create(),
-                place.other_keys().1[0],
-                place.other_keys().1[1],
-                place.other_keys().0
+                place.layout().other().keys()[0],
+                place.layout().other().keys()[1],
+                place.layout().other().number()
             ),
         )),
         _ => None,

@@ -12,7 +12,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
-use relaykey_core::report::{HeldKeyId, REPORT_V1};
+use relaykey_core::report::{HeldKeyId, REPORT_V1, place};
 use serde::Deserialize;
 
 use crate::aws::{self, AwsSession, Call, Http, ServiceError};
@@ -189,7 +189,7 @@ fn name(path: &str, credential: &str, host: &str) -> Result<String, Fault> {
             "correct `path` in [[report]]; it looks like /relaykey",
         );
     }
-    let name = format!("{path}/{credential}/{host}");
+    let name = place::parameter(path, credential, host);
     // The longest start of an ARN: partition and region of the longest names.
     let longest = "arn:aws-us-gov:ssm:ap-southeast-99:111122223333:parameter".len() + name.len();
     if name.matches('/').count() > MOST_LEVELS || longest > MOST_IN_ARN {
@@ -593,7 +593,7 @@ mod tests {
     }
 
     fn evidence(report: &Report) -> &Report {
-        report.latest.as_deref().map_or(report, evidence)
+        report.chain().last().expect("itself")
     }
 
     fn evidence_mut(report: &mut Report) -> &mut Report {

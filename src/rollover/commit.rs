@@ -1,11 +1,11 @@
 //! One confirmation: the stamp that its proofs share, and what it makes durable.
 
 use jiff::Timestamp;
-use relaykey_core::report::{Report, rfc3339};
+use relaykey_core::report::{Report, whole_seconds};
 
 use super::drift::go_on_with_offered;
 use super::facts::{Facts, Inspection, Stamp};
-use super::own_login::OwnLogin;
+use super::own_login::OwnLoginTrials;
 use super::state::{Applied, Completion, LEFT_BEHIND, State, remember, remember_logins};
 use super::target_state::Retry;
 use crate::credential::VersionId;
@@ -22,7 +22,7 @@ pub(super) fn new_stamp(facts: &Facts, now: Timestamp) -> Stamp {
         .all(|t| !t.swapped && t.prepared.as_ref().is_none_or(|p| p.nothing_to_write && !p.swapped_before));
     Stamp {
         seq: next_seq(&facts.state, now),
-        at: rfc3339(now),
+        at: whole_seconds(now),
         outcome: if untouched && facts.state.applied.is_none() { Completion::Adopted } else { Completion::Confirmed },
     }
 }
@@ -82,7 +82,7 @@ pub(super) fn commit(facts: &mut Facts, stamp: &Stamp, report: Report, now: Time
             durable.wanted = None;
         }
         // What the mail log told of was about the login that was there before.
-        let of_before = |own: &OwnLogin| t.swapped && own.refused.is_empty();
+        let of_before = |own: &OwnLoginTrials| t.swapped && own.refused.is_empty();
         durable.own_login = durable
             .own_login
             .take()

@@ -10,7 +10,7 @@ use super::events::attest_due;
 use super::facts::{Facts, TargetFacts, at_rest, due, due_one, is_by_hand, is_in_use};
 use super::failures::OF_LOGINS;
 use super::policy::Policy;
-use super::standing::{Permission, Standing, permission, standing};
+use super::standing::{Permission, VersionStanding, permission, standing};
 use super::step::{Reason, Step};
 use super::target_state::{HeldBeside, Retry, TargetState};
 use crate::fault::{Class, Failure};
@@ -124,15 +124,15 @@ pub(super) fn next_step(facts: &Facts, policy: &Policy, now: Timestamp) -> (Step
     if let Some(failure) = &facts.blocked {
         return (Step::End, Reason::Blocked(failure.what.clone()));
     }
-    let standing = if facts.aside.is_some() { Standing::Applied } else { standing(facts, found, policy) };
+    let standing = if facts.aside.is_some() { VersionStanding::Applied } else { standing(facts, found, policy) };
     let applied = match standing {
-        Standing::Applied => true,
-        Standing::Take => false,
+        VersionStanding::Applied => true,
+        VersionStanding::Take => false,
         // Waiting makes the first read stale: the second one comes after it.
-        Standing::AgreeAt(until) => return (Step::Wait { until }, Reason::SecondRead),
+        VersionStanding::AgreeAt(until) => return (Step::Wait { until }, Reason::SecondRead),
         // `blocked` says so; nothing is due.
-        Standing::LeftBehind | Standing::NotTheNamedOne => return (Step::End, Reason::UpToDate),
-        Standing::Rejected => {
+        VersionStanding::LeftBehind | VersionStanding::NotTheNamedOne => return (Step::End, Reason::UpToDate),
+        VersionStanding::Rejected => {
             // Where the version before it cannot be put back, that is said.
             let healed = put_back_due(facts, policy, now).is_some();
             return match due(facts, now).find(|&i| !healed && is_changed_by_others(facts, i, now)) {

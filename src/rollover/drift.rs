@@ -8,7 +8,7 @@ use super::facts::{
     Aside, Facts, Inspection, SourceVersion, TargetFacts, due, is_by_hand, is_in_use, rejection_of_found,
 };
 use super::policy::{Policy, TargetPolicy};
-use super::standing::{Permission, Standing, permission, standing};
+use super::standing::{Permission, VersionStanding, permission, standing};
 use super::target_state::{Begun, tells_apart};
 use crate::config::Drift;
 use crate::credential::VersionId;
@@ -132,7 +132,7 @@ fn put_it_back_by_hand(facts: &Facts, policy: &Policy, now: Timestamp) -> String
     // It may be held only after this is said.
     let waits = facts.fetched.as_ref().is_some_and(|found| {
         let is_held = || matches!(permission(facts, policy, now), Permission::Held { .. });
-        facts.is_held() || standing(facts, found, policy) == Standing::Take && is_held()
+        facts.is_held() || standing(facts, found, policy) == VersionStanding::Take && is_held()
     });
     match (rejection_of_found(facts), waits && facts.by_hand.is_empty()) {
         (Some(_), _) => {
@@ -266,7 +266,7 @@ pub(super) fn left_beside_a_held_one(facts: &Facts, policy: &Policy, left: &[usi
 /// The same, for who only looks: what a run would say of it; `None`: nothing, or it was said before.
 pub fn left_changed<'f>(facts: &'f Facts, policy: &Policy, now: Timestamp) -> Option<(&'f str, Failure)> {
     let found = facts.fetched.as_ref().filter(|_| facts.state.put_back.failure.is_none())?;
-    let waits = standing(facts, found, policy) == Standing::Take
+    let waits = standing(facts, found, policy) == VersionStanding::Take
         && matches!(permission(facts, policy, now), Permission::Held { .. });
     let is_left = |&i: &usize| {
         waits

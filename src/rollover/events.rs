@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use relaykey_core::report::{MailServer, ReportError, ReportOutcome, Waiting, rfc3339};
+use relaykey_core::report::{MailServer, ReportError, ReportOutcome, Waiting, rfc3339, whole_seconds};
 
 use super::commit::next_seq;
 use super::drift::is_changed_by_others;
@@ -61,7 +61,7 @@ pub(super) fn tell(facts: &mut Facts, outcome: ReportOutcome, error: Option<Repo
     // A confirmation that is being made takes a later number.
     read_back_anew(facts);
     facts.spoke = true;
-    let (at, waiting, previous_username) = (rfc3339(now), None, previous);
+    let (at, waiting, previous_username) = (whole_seconds(now), None, previous);
     let (in_use, version_in_use) = (facts.in_use(), facts.version_in_use());
     facts.news.push(News {
         outcome,
@@ -194,7 +194,7 @@ pub(super) fn attest_due(facts: &Facts, now: Timestamp) -> Option<(usize, SignOf
             let next = attested.targets.len();
             (!attested.in_vain && next < facts.targets.len()).then(|| (next, attested.stamp.clone()))
         }
-        None => Some((0, SignOfLife { seq: next_seq(&facts.state, now), at: rfc3339(now) })),
+        None => Some((0, SignOfLife { seq: next_seq(&facts.state, now), at: whole_seconds(now) })),
     }
 }
 

@@ -3,13 +3,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::report::{Evidence, MailServer, ReportError, ReportOutcome, ReportTable, StillHeld, Waiting};
+use relaykey_core::target::{ReloadOwed, Swapped};
 
 use super::events::alive_after;
 use super::own_login::hint;
 use super::policy::Policy;
 use super::state::{Candidate, Completion, Rejected, State};
 use super::step::{Step, StepId};
-use super::target_state::{BEGUN, Begun, Owed, PlannedChange, TargetState};
+use super::target_state::{BEGUN, Begun, PlannedChange, TargetState};
 use crate::credential::{RegionalLogin, SourceIdentity, VersionId, shown, shown_or_said};
 use crate::fault::{Class, Failure};
 
@@ -136,8 +137,8 @@ pub struct Reject {
 pub struct News {
     pub outcome: ReportOutcome,
     pub seq: u64,
-    /// RFC 3339, Z, seconds.
-    pub at: String,
+    /// In whole seconds, as it stands in the document.
+    pub at: Timestamp,
     pub version: String,
     pub username: String,
     pub previous_username: Option<String>,
@@ -161,6 +162,14 @@ pub struct SourceVersion {
     pub username: String,
     /// When the source said so.
     pub at: Timestamp,
+}
+
+impl SourceVersion {
+    /// Is it this very version? A source that was made anew counts from 1 again; and what does not say where it came from
+    /// is not taken for anything that somebody let go.
+    pub(super) fn is(&self, id: &VersionId, source: Option<&SourceIdentity>) -> bool {
+        self.id == *id && Some(&self.identity) == source
+    }
 }
 
 /// A version that was put in place, and in whose place another one has come before it was confirmed.
@@ -229,10 +238,10 @@ pub struct Inspection {
     pub usernames: Vec<String>,
     /// The numbers of the endpoints whose logins stand there, in order; none: the default one's, which is 0.
     pub endpoints: Vec<usize>,
-    pub reload_owed: Option<Owed>,
+    pub reload_owed: Option<ReloadOwed>,
     /// The confirmed login is in place, what is there was changed by somebody else since it was read, and nothing may reload
     /// the mail server.
-    pub unread: Option<Owed>,
+    pub unread: Option<ReloadOwed>,
     /// A version swapped in by a run that was killed before its commit.
     pub swapped: Option<Swapped>,
     pub mail_server: Option<MailServer>,
@@ -247,26 +256,6 @@ pub struct HeldFacts {
     pub told: StillHeld,
     /// By it is known whether a report would say something else.
     pub mark: String,
-}
-
-/// A version that is in place and not committed, as the journal of the mail server's side knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Swapped {
-    pub id: VersionId,
-    /// `None`: the journal does not say of which source it was.
-    pub source: Option<SourceIdentity>,
-    /// `None`: the journal does not say.
-    pub username: Option<String>,
-    /// Live id of its login.
-    pub live_id: String,
-}
-
-impl Swapped {
-    /// Is it this very version? A source that was made anew counts from 1 again; and what does not say where it came from
-    /// is not taken for anything that somebody let go.
-    pub(super) fn is(&self, found: &SourceVersion) -> bool {
-        self.id == found.id && self.source.as_ref() == Some(&found.identity)
-    }
 }
 
 impl Inspection {
@@ -285,7 +274,7 @@ impl Inspection {
 
     /// Was this very version put in place by a run that was killed?
     pub(super) fn has_in_place(&self, version: &SourceVersion) -> bool {
-        self.swapped.as_ref().is_some_and(|swapped| swapped.is(version))
+        self.swapped.as_ref().is_some_and(|swapped| version.is(&swapped.id, swapped.source.as_ref()))
     }
 }
 
@@ -322,8 +311,8 @@ pub struct ReadBackFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Stamp {
     pub seq: u64,
-    /// RFC 3339, Z, seconds.
-    pub at: String,
+    /// In whole seconds, as it stands in the document.
+    pub at: Timestamp,
     pub outcome: Completion,
 }
 
@@ -331,8 +320,8 @@ pub struct Stamp {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SignOfLife {
     pub seq: u64,
-    /// RFC 3339, Z, seconds.
-    pub at: String,
+    /// In whole seconds, as it stands in the document.
+    pub at: Timestamp,
 }
 
 /// What is proved for a sign of life that is due.

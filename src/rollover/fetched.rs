@@ -6,7 +6,7 @@ use super::facts::{Facts, SourceVersion, Superseded, TargetFacts};
 use super::looked::nothing_stands_in_the_way;
 use super::people::approval;
 use super::policy::Policy;
-use super::standing::{Standing, ambiguous, is_ambiguous, is_begun, named, standing};
+use super::standing::{VersionStanding, ambiguous, is_ambiguous, is_begun, named, standing};
 use super::state::{Candidate, State};
 use super::target_state::Retry;
 use crate::fault::{Class, Failure, Fault};
@@ -38,8 +38,8 @@ pub(super) fn fetched(facts: &mut Facts, policy: &Policy, found: SourceVersion, 
     }
     let blocked = |class: Class, what: String, fix: String| Fault::new(class, what, fix).at(now);
     match standing {
-        Standing::Applied => {}
-        Standing::NotTheNamedOne => {
+        VersionStanding::Applied => {}
+        VersionStanding::NotTheNamedOne => {
             let named = facts.wake.accept_version.clone().unwrap_or_default();
             facts.blocked = Some(blocked(
                 Class::NotTheNamedVersion,
@@ -47,7 +47,7 @@ pub(super) fn fetched(facts: &mut Facts, policy: &Policy, found: SourceVersion, 
                 "look again at what the source holds, and name the version it gives".into(),
             ));
         }
-        Standing::LeftBehind | Standing::AgreeAt(_) | Standing::Rejected if accepts_another => {
+        VersionStanding::LeftBehind | VersionStanding::AgreeAt(_) | VersionStanding::Rejected if accepts_another => {
             facts.blocked = Some(blocked(
                 Class::ChangedMeanwhile,
                 ambiguous(&found.id.version, &found.username, "it was not taken"),
@@ -57,7 +57,7 @@ pub(super) fn fetched(facts: &mut Facts, policy: &Policy, found: SourceVersion, 
                 ),
             ));
         }
-        Standing::LeftBehind => {
+        VersionStanding::LeftBehind => {
             facts.blocked = Some(blocked(
                 Class::LeftBehind,
                 format!("the source gives version {} again, which this host has left behind", found.id.version),
@@ -68,13 +68,13 @@ pub(super) fn fetched(facts: &mut Facts, policy: &Policy, found: SourceVersion, 
             ));
         }
         // A person said no; it stays to be seen what to.
-        Standing::Rejected => {
+        VersionStanding::Rejected => {
             if facts.state.candidate.as_ref().is_none_or(|c| c.id != found.id) {
                 facts.state.shows(candidate(&found, false));
             }
             facts.state.targets.values_mut().for_each(|t| t.change = None);
         }
-        Standing::Take | Standing::AgreeAt(_) => {
+        VersionStanding::Take | VersionStanding::AgreeAt(_) => {
             let accepted = named(facts, &found, policy);
             if accepted {
                 facts.state.rejected.retain(|r| r.id != found.id);
@@ -101,9 +101,9 @@ pub(super) fn fetched(facts: &mut Facts, policy: &Policy, found: SourceVersion, 
     if let Some(candidate) = facts.state.candidate.as_mut().filter(|c| c.id == found.id) {
         let before = candidate.approval.take().filter(|a| a.holds(now) || begun);
         candidate.approval = approved.or(before);
-        candidate.not_newer = matches!(standing, Standing::AgreeAt(_));
+        candidate.not_newer = matches!(standing, VersionStanding::AgreeAt(_));
     }
-    if standing == Standing::Applied {
+    if standing == VersionStanding::Applied {
         // Nothing waits any more: the candidate was withdrawn before it was applied, or drift is all there is.
         facts.state.candidate = None;
         facts.state.put_back = Retry::default();

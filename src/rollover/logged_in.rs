@@ -6,7 +6,7 @@ use relaykey_core::report::Evidence;
 use super::decide::may_send;
 use super::facts::{Facts, is_in_use, uses_applied};
 use super::failures::{OF_LOGINS, refused, target_failed};
-use super::own_login::{OwnLogin, OwnResult, Tried};
+use super::own_login::{OwnLoginTrials, OwnResult, Tried};
 use super::policy::{Policy, TargetPolicy, same_place};
 use super::step::Step;
 use super::target_state::Retry;
@@ -103,7 +103,7 @@ pub(super) fn own_login_at(
     let TargetPolicy { endpoint, retry, .. } = &policy.targets[index].at(endpoint);
     let state = facts.target_state(index);
     let own = state.own_login.take().filter(|own| own.id == applied);
-    let mut own = own.unwrap_or_else(|| OwnLogin::of(&applied));
+    let mut own = own.unwrap_or_else(|| OwnLoginTrials::of(&applied));
     own.tried(Tried { at: now, endpoint: endpoint.clone(), result }, *retry);
     state.own_login = Some(own);
 }

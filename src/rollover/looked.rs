@@ -7,7 +7,7 @@ use super::decide::is_watched;
 use super::drift::drifted;
 use super::facts::{Facts, Inspection, is_in_use};
 use super::state::{remember, remember_logins};
-use super::target_state::{Begun, InUse, Retry, TargetState, Wanted};
+use super::target_state::{Begun, InUse, Retry, TargetState, WantedLogin};
 use crate::credential::{VersionId, is_access_key_id, shown};
 use crate::fault::{Class, Failure};
 
@@ -77,7 +77,7 @@ pub(super) fn compared(facts: &mut Facts, index: usize, live_id: &str) {
     let of_candidate = |id: &VersionId| facts.state.candidate.as_ref().is_some_and(|c| c.id == *id);
     let id = facts.fetched.as_ref().map(|found| found.id.clone()).filter(of_candidate);
     if let Some(id) = id.filter(|_| !facts.wake.dry_run) {
-        facts.target_state(index).wanted = Some(Wanted { id, live_id: live_id.to_owned() });
+        facts.target_state(index).wanted = Some(WantedLogin { id, live_id: live_id.to_owned() });
     }
 }
 

@@ -24,7 +24,7 @@ const PROVED: usize = 2;
 
 /// Logins of our own with the applied version, at one endpoint: what the mail log only hints at, they prove.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct OwnLogin {
+pub struct OwnLoginTrials {
     /// The version that they are made with; one that is no longer applied is no longer asked about.
     #[serde(flatten)]
     pub id: VersionId,
@@ -76,7 +76,7 @@ pub enum OwnResult {
 
 impl State {
     /// The logins that prove that the endpoint refuses the applied version, where they do.
-    pub fn applied_refused(&self) -> Option<&OwnLogin> {
+    pub fn applied_refused(&self) -> Option<&OwnLoginTrials> {
         let applied = self.applied.as_ref()?;
         let mut all = self.targets.values().filter_map(|t| t.own_login.as_ref());
         all.find(|own| own.id == applied.id && own.refused.len() >= PROVED)
@@ -109,7 +109,7 @@ impl State {
     }
 }
 
-impl OwnLogin {
+impl OwnLoginTrials {
     pub(super) fn of(id: &VersionId) -> Self {
         Self { id: id.clone(), hinted: false, tries: 0, next: None, refused: Vec::new(), last: None }
     }
@@ -160,7 +160,7 @@ pub(super) fn refusal(state: &State) -> Option<(Timestamp, ReportError)> {
 }
 
 /// Which setting lets a held version go where the applied one is refused, and by what that was proved.
-pub(super) fn died(state: &State, own: &OwnLogin) -> Option<String> {
+pub(super) fn died(state: &State, own: &OwnLoginTrials) -> Option<String> {
     let (applied, last) = (state.applied.as_ref()?, own.last.as_ref()?);
     let (first, latest) = (own.refused.first()?, own.refused.last()?);
     Some(format!(
@@ -178,6 +178,6 @@ pub(super) fn hint(state: &mut State, policy: &Policy) {
     for target in policy.targets.iter().enumerate().filter(|(i, t)| t.logs_in_as == *i).map(|(_, t)| t) {
         let own = &mut state.targets.entry(target.name.clone()).or_default().own_login;
         let about_it = own.take().filter(|own| own.id == applied);
-        *own = Some(OwnLogin { hinted: true, ..about_it.unwrap_or_else(|| OwnLogin::of(&applied)) });
+        *own = Some(OwnLoginTrials { hinted: true, ..about_it.unwrap_or_else(|| OwnLoginTrials::of(&applied)) });
     }
 }

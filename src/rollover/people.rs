@@ -3,14 +3,15 @@
 
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::report::{ReportError, ReportOutcome, Waiting, rfc3339};
+use relaykey_core::target::Swapped;
 
 use super::drift::denied;
 use super::events::{tell, tell_of_waiting};
-use super::facts::{Facts, SourceVersion, Swapped, TargetFacts, is_by_hand};
+use super::facts::{Facts, SourceVersion, TargetFacts, is_by_hand};
 use super::failures::target_failed;
 use super::policy::Policy;
 use super::standing::{
-    Permission, Standing, ambiguous, is_ambiguous, is_approvable, permission, said_beside, standing,
+    Permission, VersionStanding, ambiguous, is_ambiguous, is_approvable, permission, said_beside, standing,
 };
 use super::state::{Approval, Candidate, HeldVersion, Rejected};
 use super::target_state::{PlannedChange, Retry};
@@ -29,7 +30,7 @@ pub(super) const REJECTED: usize = 100;
 pub fn waits_unconfirmed<'a>(facts: &'a Facts, policy: &Policy, now: Timestamp) -> Option<(&'a str, Failure)> {
     let found = facts.fetched.as_ref()?;
     let opens = match (standing(facts, found, policy), permission(facts, policy, now)) {
-        (Standing::Take, Permission::Held { opens }) => opens,
+        (VersionStanding::Take, Permission::Held { opens }) => opens,
         _ => return None,
     };
     let in_use = |t: &'a TargetFacts| Some((t, facts.begun_in_use(t).filter(|begun| facts.is_other(begun))?));

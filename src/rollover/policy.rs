@@ -70,7 +70,7 @@ impl Policy {
             .collect();
         Self {
             targets,
-            ordered: !matches!(credential.source, config::SourceConfig::File { .. }),
+            ordered: credential.source.is_ordered(),
             mode: credential.mode.clone(),
             zone,
             probe: credential.probe.is_some(),

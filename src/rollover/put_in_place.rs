@@ -1,6 +1,7 @@
 //! What came of putting a version in place at one target: from the preview to what is read back, or put back.
 
 use jiff::Timestamp;
+use relaykey_core::target::ReloadOwed;
 
 use super::decide::may_write;
 use super::drift::{HEAL_WINDOW, drifted};
@@ -10,7 +11,7 @@ use super::looked::{compared, looked_up};
 use super::people::left_to_a_person;
 use super::policy::Policy;
 use super::step::Outcome;
-use super::target_state::{InUse, Owed, PlannedChange};
+use super::target_state::{InUse, PlannedChange};
 use crate::fault::{Class, Failure, Fault};
 
 /// What would be changed was looked at.
@@ -96,7 +97,7 @@ pub(super) fn activated(facts: &mut Facts, index: usize) {
 pub(super) fn reload_owed(facts: &mut Facts, index: usize, failure: Failure, now: Timestamp, jitter: f64) {
     let state = facts.target_state(index);
     let since = state.reload_owed.as_ref().map_or(now, |owed| owed.since);
-    state.reload_owed = Some(Owed { since, why: failure.what.clone() });
+    state.reload_owed = Some(ReloadOwed { since, why: failure.what.clone() });
     not_reloaded(facts, index, failure, now, jitter);
 }
 

@@ -14,7 +14,7 @@ pub(super) const SECOND_READ: SignedDuration = SignedDuration::from_secs(60);
 
 /// How the source's version stands to what this host has.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum VersionStanding {
     Applied,
     Take,
     /// Not newer: a second read must agree, due then.
@@ -49,40 +49,40 @@ pub(super) fn is_approvable(facts: &Facts, found: &SourceVersion, policy: &Polic
     policy.mode != Mode::Automatic || facts.rejection(&found.id).is_some()
 }
 
-pub(super) fn standing(facts: &Facts, found: &SourceVersion, policy: &Policy) -> Standing {
+pub(super) fn standing(facts: &Facts, found: &SourceVersion, policy: &Policy) -> VersionStanding {
     let state = &facts.state;
     if facts.wake.accept_version.as_ref().is_some_and(|named| *named != found.id.version) {
-        return Standing::NotTheNamedOne;
+        return VersionStanding::NotTheNamedOne;
     }
     let named = named(facts, found, policy);
     let accepted = named || state.candidate.as_ref().is_some_and(|c| c.accepted && c.id == found.id);
     let is_applied = state.applied.as_ref().is_some_and(|applied| applied.id == found.id);
     if facts.rejection(&found.id).is_some() && !is_applied && !named {
-        return Standing::Rejected;
+        return VersionStanding::Rejected;
     }
     let same_source = state.source.as_ref().is_none_or(|s| *s == found.identity);
-    let Some(applied) = &state.applied else { return Standing::Take };
+    let Some(applied) = &state.applied else { return VersionStanding::Take };
     if !same_source || accepted && applied.id != found.id {
-        return Standing::Take;
+        return VersionStanding::Take;
     }
     if applied.id == found.id {
-        return Standing::Applied;
+        return VersionStanding::Applied;
     }
     if !policy.ordered {
-        return Standing::Take;
+        return VersionStanding::Take;
     }
     if state.left_behind.contains(&found.id) {
-        return Standing::LeftBehind;
+        return VersionStanding::LeftBehind;
     }
     if found.id.order > applied.id.order {
-        return Standing::Take;
+        return VersionStanding::Take;
     }
     match &state.candidate {
         Some(c) if c.id == found.id => {
             let due = c.first_seen.saturating_add(SECOND_READ).unwrap_or(Timestamp::MAX);
-            if found.at >= due { Standing::Take } else { Standing::AgreeAt(due) }
+            if found.at >= due { VersionStanding::Take } else { VersionStanding::AgreeAt(due) }
         }
-        _ => Standing::AgreeAt(found.at.saturating_add(SECOND_READ).unwrap_or(Timestamp::MAX)),
+        _ => VersionStanding::AgreeAt(found.at.saturating_add(SECOND_READ).unwrap_or(Timestamp::MAX)),
     }
 }
 

@@ -166,7 +166,7 @@ pub struct CloneOf {
 
 /// A state that another installation wrote and that was begun anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Moved {
+pub struct StateMoved {
     /// The other installation's host id.
     pub from: String,
     /// How many reports it owed, and are not owed here.
@@ -190,7 +190,7 @@ impl State {
     /// that it owes it delivers itself, and what it did says nothing about the mail server here, so that the credential
     /// is adopted anew. What was left behind stays so, with the version that was applied, and numbers go on, because the
     /// audit log does.
-    pub fn moved_to(&mut self, host_id: &str, clone_of: Option<&CloneOf>) -> Option<Moved> {
+    pub fn moved_to(&mut self, host_id: &str, clone_of: Option<&CloneOf>) -> Option<StateMoved> {
         let from = self.copied_from(host_id, clone_of);
         self.host_id = Some(host_id.to_owned());
         let from = from?;
@@ -207,7 +207,7 @@ impl State {
         }
         let new = State::new(&self.credential);
         *self = State { host_id, source, left_behind, rejected, seen, seq, audit, earlier, earlier_logins, ..new };
-        Some(Moved { from, dropped })
+        Some(StateMoved { from, dropped })
     }
 }
 

@@ -3,10 +3,11 @@
 
 use jiff::Timestamp;
 use relaykey_core::report::{MailServer, StillHeld};
+use relaykey_core::target::{ReloadOwed, Swapped};
 use serde::{Deserialize, Serialize};
 
-use super::facts::{HeldFacts, SourceVersion, Swapped};
-use super::own_login::OwnLogin;
+use super::facts::{HeldFacts, SourceVersion};
+use super::own_login::OwnLoginTrials;
 use super::state::{Applied, State};
 use crate::credential::{NOT_SHOWN, RegionalLogin, SourceIdentity, VersionId, is_access_key_id};
 use crate::fault::Failure;
@@ -74,10 +75,10 @@ pub struct TargetState {
     /// When drift was healed, within the last hour.
     pub heals: Vec<Timestamp>,
     /// Why a reload is owed, as last seen.
-    pub reload_owed: Option<Owed>,
+    pub reload_owed: Option<ReloadOwed>,
     /// Why the mail server may not go by what is there, where nothing may reload it, as last seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unread: Option<Owed>,
+    pub unread: Option<ReloadOwed>,
     /// What waits to be changed here, by relaykey once it may, or by hand.
     #[serde(default)]
     pub change: Option<PlannedChange>,
@@ -90,7 +91,7 @@ pub struct TargetState {
     /// What logins of our own with the applied version came to, since the mail log first told of a refusal. Kept by the
     /// first of several targets that log in alike.
     #[serde(default)]
-    pub own_login: Option<OwnLogin>,
+    pub own_login: Option<OwnLoginTrials>,
     /// When somebody else wrote to the table between a swap and its read-back, within the last hour.
     #[serde(default)]
     pub overtaken: Vec<Timestamp>,
@@ -100,7 +101,7 @@ pub struct TargetState {
     /// The login of the version that waits, as far as it was compared with what is here: by it somebody's change by hand is
     /// told from another login of the same user name.
     #[serde(default)]
-    pub wanted: Option<Wanted>,
+    pub wanted: Option<WantedLogin>,
     /// What its login tables hold beside the login in use; `None`: it was not looked at by a release that looks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldBeside>,
@@ -141,7 +142,7 @@ impl HeldBeside {
 
 /// The login of a version, as one target would hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Wanted {
+pub struct WantedLogin {
     #[serde(flatten)]
     pub id: VersionId,
     pub live_id: String,
@@ -171,9 +172,9 @@ pub struct Begun {
 }
 
 impl Begun {
-    /// Is it this very version? As of [`Swapped`].
+    /// Is it this very version?
     pub(super) fn is(&self, found: &SourceVersion) -> bool {
-        self.id == found.id && self.source.as_ref() == Some(&found.identity)
+        found.is(&self.id, self.source.as_ref())
     }
 
     /// Was only a part of it put in place, as far as was seen? What a person was asked for is theirs to begin.
@@ -295,13 +296,6 @@ pub struct FirstRefused {
     #[serde(flatten)]
     pub id: VersionId,
     pub since: Timestamp,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Owed {
-    pub since: Timestamp,
-    #[serde(deserialize_with = "text::on_one_line")]
-    pub why: String,
 }
 
 /// Attempts at something that failed, and when it is due again. Persists, so that a restart does not hammer.

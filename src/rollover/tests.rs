@@ -811,7 +811,7 @@ fn what_is_staged_in_vain_is_discarded() {
 fn a_reload_that_is_owed_is_tried_again_without_the_source() {
     let policy = policy(1);
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
-    let owed = Inspection { reload_owed: Some(Owed { since: at(-60), why: "down".into() }), ..holds(1) };
+    let owed = Inspection { reload_owed: Some(ReloadOwed { since: at(-60), why: "down".into() }), ..holds(1) };
     let mut go = good(found(1, 0), owed, true);
     let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
         Step::Fetch => Some(Outcome::Failed(failure(true))),
@@ -826,7 +826,7 @@ fn a_reload_that_is_owed_is_tried_again_without_the_source() {
 fn a_reload_before_a_swap_is_not_taken_for_the_one_after_it() {
     let policy = policy(1);
     let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
-    let owed = Inspection { reload_owed: Some(Owed { since: at(-60), why: "down".into() }), ..holds(1) };
+    let owed = Inspection { reload_owed: Some(ReloadOwed { since: at(-60), why: "down".into() }), ..holds(1) };
     let mut go = good(found(2, 0), owed, false);
     let mut failed = false;
     let (steps, ..) = drive(&mut facts, &policy, at(0), |step| match step {
@@ -843,7 +843,7 @@ fn a_reload_before_a_swap_is_not_taken_for_the_one_after_it() {
 #[test]
 fn a_mail_server_that_was_started_is_seen_before_the_next_attempt_is_due() {
     let policy = policy(1);
-    let owed = Some(Owed { since: at(-60), why: "down".into() });
+    let owed = Some(ReloadOwed { since: at(-60), why: "down".into() });
     // What is in place without having been committed, and what is confirmed with its reload owed.
     let begun = Inspection { swapped: Some(swapped(2)), ..holds(2) };
     let stopped = Some(MailServer::Stopped);
@@ -1052,7 +1052,7 @@ fn outcomes(step: &Step, world: ModelWorld) -> Vec<(Outcome, ModelWorld)> {
             let s = world.servers[*target];
             one(
                 Outcome::Inspected(Inspection {
-                    reload_owed: (s.files != s.noticed).then(|| Owed { since: at(-1), why: "owed".into() }),
+                    reload_owed: (s.files != s.noticed).then(|| ReloadOwed { since: at(-1), why: "owed".into() }),
                     swapped: s.swapped.then(|| swapped(2)),
                     ..holds(s.files.into())
                 }),
@@ -1383,7 +1383,7 @@ fn a_copied_state_is_begun_anew_and_owes_nothing_of_the_originals() {
     let before = state.clone();
 
     assert_eq!(state.copied_from("copy", None), Some("original".into()));
-    assert_eq!(state.moved_to("copy", None), Some(Moved { from: "original".into(), dropped: 4 }));
+    assert_eq!(state.moved_to("copy", None), Some(StateMoved { from: "original".into(), dropped: 4 }));
     let live_ids: std::collections::BTreeSet<String> =
         before.targets.values().filter_map(|target| target.live_id.clone()).collect();
     let anew = State {
@@ -1444,7 +1444,7 @@ fn a_state_that_does_not_say_whose_it_is_belongs_to_who_reads_it_unless_that_is_
     assert_eq!(state.moved_to("me", None), None);
     assert_eq!(state, State { host_id: Some("me".into()), ..applied(&policy(1), 2) });
     let moved = copied.moved_to("me", Some(&original()));
-    assert_eq!(moved, Some(Moved { from: "original".into(), dropped: 0 }));
+    assert_eq!(moved, Some(StateMoved { from: "original".into(), dropped: 0 }));
     assert_eq!((copied.applied, copied.host_id), (None, Some("me".into())));
 }
 

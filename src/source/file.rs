@@ -14,7 +14,7 @@ use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity, Version
 use crate::fault::{Class, Fault};
 use crate::host::HostError;
 use crate::host::trust::{self, WhyUntrusted};
-use crate::source::{Fetched, Fetching, Looking, Seen, Source, bad_payload, not_given, payload};
+use crate::source::{Fetched, Fetching, Looking, SeenVersion, Source, bad_payload, not_given, payload};
 
 /// A read that takes longer hangs in a network file system.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -69,8 +69,8 @@ impl File {
     }
 
     /// What a file shows without being understood; the content is wiped when this is known.
-    fn seen(&self, content: &[u8]) -> Seen {
-        Seen {
+    fn seen(&self, content: &[u8]) -> SeenVersion {
+        SeenVersion {
             identity: SourceIdentity { arn: format!("file:{}", self.path.display()), created: None },
             id: VersionId { version: self.key.content_version(content), order: None },
         }
@@ -78,7 +78,7 @@ impl File {
 
     async fn get(&self) -> Result<Fetched, Fault> {
         let content = self.content().await?;
-        let Seen { identity, id } = self.seen(&content);
+        let SeenVersion { identity, id } = self.seen(&content);
         let payload = payload(&format!("file {}", self.path.display()), &content, &self.keys)?;
         Ok(Fetched { identity, id, payload })
     }
@@ -245,7 +245,7 @@ mod tests {
         ask(path, async |source| source.fetch().await)
     }
 
-    fn look(path: &Path) -> Result<Seen, Fault> {
+    fn look(path: &Path) -> Result<SeenVersion, Fault> {
         ask(path, async |source| source.look().await)
     }
 
@@ -263,7 +263,7 @@ mod tests {
         std::fs::write(&real, "AKIAEXAMPLE:other\n").expect("write");
         let second = fetch(&link).expect("fetched");
         assert_ne!(first.id, second.id);
-        assert_eq!(look(&link).expect("seen"), Seen::from(second), "a look sees what a fetch gets");
+        assert_eq!(look(&link).expect("seen"), SeenVersion::from(second), "a look sees what a fetch gets");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What an answer names has the form of such names, for every type of source: versions and sources stand in lines that people
 //! and programs read, in state, in reports and in the audit log, and whoever answers is not always AWS.
 
-use super::{Advice, Fetched, Fetching, Looking, ReadingEarlier, Seen, Source};
+use super::{Advice, Fetched, Fetching, Looking, ReadingEarlier, SeenVersion, Source};
 use crate::config;
 use crate::credential::{SourceIdentity, VersionId};
 use crate::fault::{Class, Fault};
@@ -23,7 +23,7 @@ pub struct InForm {
 
 impl InForm {
     pub fn new(source: Box<dyn Source>, of: &config::SourceConfig) -> Self {
-        Self { source, is_file: matches!(of, config::SourceConfig::File { .. }) }
+        Self { source, is_file: of.file().is_some() }
     }
 
     fn check(&self, identity: &SourceIdentity, version: &str) -> Result<(), Fault> {
@@ -66,7 +66,7 @@ impl InForm {
 impl Source for InForm {
     fn look(&self) -> Looking<'_> {
         Box::pin(async {
-            let seen: Seen = self.source.look().await?;
+            let seen: SeenVersion = self.source.look().await?;
             self.check(&seen.identity, &seen.id.version).map(|()| seen)
         })
     }
@@ -106,7 +106,7 @@ mod tests {
     impl Source for Answers {
         fn look(&self) -> Looking<'_> {
             Box::pin(async {
-                Ok(Seen { identity: self.0.clone(), id: VersionId { version: self.1.clone(), order: None } })
+                Ok(SeenVersion { identity: self.0.clone(), id: VersionId { version: self.1.clone(), order: None } })
             })
         }
 

@@ -39,7 +39,7 @@ pub struct Fetched {
 
 /// Which version counts now, without the credential itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenVersion {
     /// The same that [`Fetched::identity`] will be.
     pub identity: SourceIdentity,
     /// The same that [`Fetched::id`] will be, unless another one comes in between. Without its order where that is not known:
@@ -48,7 +48,7 @@ pub struct Seen {
     pub id: VersionId,
 }
 
-impl From<Fetched> for Seen {
+impl From<Fetched> for SeenVersion {
     /// The credential is dropped, and wiped.
     fn from(fetched: Fetched) -> Self {
         Self { identity: fetched.identity, id: fetched.id }
@@ -59,7 +59,7 @@ impl From<Fetched> for Seen {
 pub type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Fetched, Fault>> + Send + 'a>>;
 
 /// What [`Source::look`] gives: boxed for the same reason.
-pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<Seen, Fault>> + Send + 'a>>;
+pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<SeenVersion, Fault>> + Send + 'a>>;
 
 /// What [`Source::earlier`] gives.
 #[derive(Debug, Clone, Default)]

@@ -11,8 +11,8 @@ use crate::config::{Arn, Aws};
 use crate::credential::{JsonKeys, SourceIdentity, VersionId, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
-    EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, Seen, Source, bad_payload,
-    incomplete, payload, same_version, timestamp,
+    EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, SeenVersion, Source,
+    bad_payload, incomplete, payload, same_version, timestamp,
 };
 
 /// A source of type `parameter-store`.
@@ -59,7 +59,7 @@ impl ParameterStore {
         Ok(fetched)
     }
 
-    async fn seen(&self) -> Result<Seen, Fault> {
+    async fn seen(&self) -> Result<SeenVersion, Fault> {
         if self.proof.is_due() {
             return Ok(self.get().await?.into());
         }
@@ -114,12 +114,12 @@ impl ParameterStore {
     }
 
     fn fetched(&self, parameter: Parameter) -> Result<Fetched, Fault> {
-        let (Seen { identity, id }, content) = self.understood(parameter)?;
+        let (SeenVersion { identity, id }, content) = self.understood(parameter)?;
         Ok(Fetched { payload: payload(&self.about(), &content, &self.keys)?, identity, id })
     }
 
     /// What a parameter shows, and its value, decrypted or not.
-    fn understood(&self, mut parameter: Parameter) -> Result<(Seen, Zeroizing<Vec<u8>>), Fault> {
+    fn understood(&self, mut parameter: Parameter) -> Result<(SeenVersion, Zeroizing<Vec<u8>>), Fault> {
         let about = self.about();
         let content = parameter.value.take().map(String::into_bytes).map(Zeroizing::new);
         match parameter.r#type {
@@ -137,7 +137,7 @@ impl ParameterStore {
         let at = parameter.last_modified_date.as_ref().and_then(timestamp);
         let order =
             VersionOrder { at: at.ok_or_else(|| incomplete(&about, "modification time"))?, number: parameter.version };
-        let seen = Seen {
+        let seen = SeenVersion {
             identity: SourceIdentity {
                 arn: parameter.arn.take().ok_or_else(|| incomplete(&about, "ARN"))?,
                 created: None,

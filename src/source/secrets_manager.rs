@@ -16,7 +16,7 @@ use crate::config::{Arn, Aws};
 use crate::credential::{JsonKeys, SourceIdentity, VersionId, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
-    Advice, EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, Seen, Source,
+    Advice, EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, SeenVersion, Source,
     bad_payload, incomplete, payload, same_version, timestamp,
 };
 
@@ -86,7 +86,7 @@ impl SecretsManager {
         Ok((Client::from_conf(config), region))
     }
 
-    async fn seen(&self) -> Result<Seen, Fault> {
+    async fn seen(&self) -> Result<SeenVersion, Fault> {
         let denied = self.learned().denied.as_ref().is_some_and(|(since, _)| since.elapsed() < DENIED);
         if denied || self.proof.is_due() {
             return Ok(self.newest().await?.into());
@@ -116,7 +116,7 @@ impl SecretsManager {
 
     /// The version that a fetch would get, if the answer tells. `None`: several versions carry one of the labels, and
     /// the age of one of them is not known yet.
-    fn described(&self, mut output: DescribeSecretOutput, region: &str) -> Result<Option<Seen>, Fault> {
+    fn described(&self, mut output: DescribeSecretOutput, region: &str) -> Result<Option<SeenVersion>, Fault> {
         let about = self.about(&self.stages.join(", "));
         if let Some(at) = &output.deleted_date {
             // Not what the date means: the documentation of it and of its siblings disagree.
@@ -151,7 +151,7 @@ impl SecretsManager {
             }
         };
         let id = VersionId { version: id.clone(), order };
-        Ok(Some(Seen { identity: SourceIdentity { arn, created: None }, id }))
+        Ok(Some(SeenVersion { identity: SourceIdentity { arn, created: None }, id }))
     }
 
     async fn newest(&self) -> Result<Fetched, Fault> {

@@ -7,23 +7,29 @@ use super::seconds::InSeconds as _;
 use super::words::{how_to_start, instead_of_the_refused, key_refused, words};
 use super::{
     AppliedRefused, AppliedStatus, ChangeStatus, CredentialState, CredentialStatus, DaemonStatus, FailureStatus,
-    HalfDone, HeldStatus, InUseStatus, Known, Live, LiveStatus, NotReady, OwedStatus, PendingStatus, ReportOwed,
-    Status,
+    HalfDone, HeldStatus, InUseStatus, KnownCredential, Live, LiveStatus, NotReady, OwedStatus, PendingStatus,
+    ReportOwed, Status,
 };
-use crate::config::{self, Config, IfAppliedDies};
+use crate::config::{self, Config, IfAppliedDies, TargetKind};
 use crate::fault::Class;
 use crate::instruction::relaykey;
-use crate::rollover::{self, Candidate, CloneOf, Holds, MailServer, Owed, OwnResult, State, TargetState, rfc3339};
+use crate::rollover::{
+    self, Candidate, CloneOf, Holds, MailServer, OwnResult, ReloadOwed, State, TargetState, rfc3339, whole_seconds,
+};
 
 /// A look takes time, and polls are jittered: late is what is later than two polls by more than this.
 const POLL_MARGIN: SignedDuration = SignedDuration::from_secs(5);
 
 impl Status {
     /// From what is known; `daemon` where it is made by one.
-    pub fn new<'a>(daemon: Option<DaemonStatus>, known: impl IntoIterator<Item = Known<'a>>, now: Timestamp) -> Self {
+    pub fn new<'a>(
+        daemon: Option<DaemonStatus>,
+        known: impl IntoIterator<Item = KnownCredential<'a>>,
+        now: Timestamp,
+    ) -> Self {
         let mut status = Self {
             schema: "relaykey/status/v1".into(),
-            at: rfc3339(now),
+            at: now,
             daemon,
             clone_of: None,
             credentials: known.into_iter().map(|k| CredentialStatus::new(k, now)).collect(),
@@ -42,13 +48,17 @@ impl Status {
     /// From state files alone.
     pub fn at_rest(config: &Config, states: &[Option<State>], now: Timestamp) -> Self {
         let known = config.credentials.iter().zip(states);
-        Self::new(None, known.map(|(credential, state)| Known { credential, state: state.as_ref(), live: None }), now)
+        Self::new(
+            None,
+            known.map(|(credential, state)| KnownCredential { credential, state: state.as_ref(), live: None }),
+            now,
+        )
     }
 }
 
 impl CredentialStatus {
-    fn new(known: Known<'_>, now: Timestamp) -> Self {
-        let Known { credential, state, live } = known;
+    fn new(known: KnownCredential<'_>, now: Timestamp) -> Self {
+        let KnownCredential { credential, state, live } = known;
         let empty = State::new(&credential.name);
         let state = state.unwrap_or(&empty);
         let retries = std::iter::once((None, &state.source_retry))
@@ -76,7 +86,7 @@ impl CredentialStatus {
                 });
             }
         }
-        let each = |of: fn(&TargetState) -> Option<&Owed>| -> Vec<OwedStatus> {
+        let each = |of: fn(&TargetState) -> Option<&ReloadOwed>| -> Vec<OwedStatus> {
             let said =
                 |(name, t): (&String, &TargetState)| Some(OwedStatus { target: name.clone(), owed: of(t)?.clone() });
             state.targets.iter().filter_map(said).collect()
@@ -100,7 +110,7 @@ impl CredentialStatus {
             let found = t.in_use.as_ref()?;
             // What is found unchanged is not written down each time.
             let at = live.and_then(|l| l.looked.get(name)).map_or(found.at, |at| found.at.max(*at));
-            let at = Timestamp::from_second(at.as_second()).unwrap_or(at);
+            let at = whole_seconds(at);
             let (target, usernames, holds) = (name.clone(), found.usernames.clone(), t.holds(state)?);
             let begun = found.live_id.as_ref().filter(|_| holds == Holds::Begun).and_then(|id| t.has_begun(id));
             let begun_by_hand = begun.is_some_and(|begun| begun.by_hand);
@@ -130,8 +140,8 @@ impl CredentialStatus {
         };
         let mut status = Self {
             name: credential.name.clone(),
-            source: source_words(&credential.source),
-            source_in_full: source_in_full(&credential.source),
+            source: credential.source.words(),
+            source_in_full: credential.source.words_in_full(),
             state: CredentialState::UpToDate,
             mode: credential.mode.word().into(),
             by_hand: credential.targets.iter().filter(|t| !t.write).map(|t| t.name.clone()).collect(),
@@ -141,8 +151,8 @@ impl CredentialStatus {
                 username: a.username.clone(),
                 previous_username: a.previous_username.clone(),
                 outcome: a.outcome,
-                since: rfc3339(a.since),
-                version_stored: a.id.order.map(|order| rfc3339(order.at)),
+                since: a.since,
+                version_stored: a.id.order.map(|order| order.at),
                 key_age_seconds: a.key_age(now).as_secs(),
             }),
             in_use,
@@ -164,7 +174,7 @@ impl CredentialStatus {
             left: state.left,
             reports_owed,
             notices: live.map(|l| l.notices.clone()).unwrap_or_default(),
-            next: next.map(rfc3339),
+            next,
             live: live.map(|l| LiveStatus {
                 answered: l.answered,
                 woken: l.woken.clone(),
@@ -252,7 +262,10 @@ impl CredentialStatus {
             let what =
                 format!("target {} still needs a reload, since {}: {}", o.target, rfc3339(o.owed.since), o.owed.why);
             let fix = failure(Class::ReloadOwed).map(|f| f.fix.clone());
-            say(Class::ReloadOwed, what, fix.unwrap_or_else(|| "reload the mail server (`postfix reload`)".into()));
+            let kind = credential.targets.iter().find(|t| t.name == o.target).map(|t| &t.kind);
+            let command =
+                kind.and_then(TargetKind::reload).map(|command| format!(" (`{command}`)")).unwrap_or_default();
+            say(Class::ReloadOwed, what, fix.unwrap_or_else(|| format!("reload the mail server{command}")));
         }
         for class in [Class::LeftBehind, Class::NotNewer] {
             if let Some(f) = failure(class) {
@@ -418,8 +431,8 @@ impl PendingStatus {
         Self {
             version: candidate.id.version.clone(),
             username: candidate.username.clone(),
-            first_seen: rfc3339(candidate.first_seen),
-            first_refused: first_refused.map(rfc3339),
+            first_seen: candidate.first_seen,
+            first_refused,
             waits_since: waits.map(|held| held.since),
             for_approval,
             window: window.filter(|_| for_approval),
@@ -430,28 +443,5 @@ impl PendingStatus {
             changes,
             not_newer: rollover::not_newer(state),
         }
-    }
-}
-
-/// What a source is, in a few words.
-pub fn source_words(source: &config::SourceConfig) -> String {
-    source_called(source, "secrets-manager", "parameter-store")
-}
-
-/// What a source is, as its owner calls it: `AWS Secrets Manager mail/ses (AWSCURRENT)`.
-fn source_in_full(source: &config::SourceConfig) -> String {
-    source_called(source, "AWS Secrets Manager", "AWS Parameter Store")
-}
-
-fn source_called(source: &config::SourceConfig, secrets_manager: &str, parameter_store: &str) -> String {
-    match source {
-        config::SourceConfig::SecretsManager { secret, stages, .. } => {
-            format!("{secrets_manager} {secret} ({})", stages.join(", "))
-        }
-        config::SourceConfig::ParameterStore { parameter, label: None, .. } => format!("{parameter_store} {parameter}"),
-        config::SourceConfig::ParameterStore { parameter, label: Some(label), .. } => {
-            format!("{parameter_store} {parameter} ({label})")
-        }
-        config::SourceConfig::File { path, .. } => format!("file {}", path.display()),
     }
 }

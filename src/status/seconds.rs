@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    AppliedRefused, ConfigRefused, CredentialStatus, DaemonStatus, FailureStatus, InUseStatus, LiveStatus,
-    NotListening, Notice, OwedStatus, PendingStatus, ReportOwed, Status, Woken,
+    AppliedRefused, AppliedStatus, ConfigRefused, CredentialStatus, DaemonStatus, FailureStatus, InUseStatus,
+    LiveStatus, NotListening, Notice, OwedStatus, PendingStatus, ReportOwed, Status, Woken,
 };
 use crate::audit::{AuditLine, Record};
 use crate::credential::VersionId;
 use crate::fault::Failure;
-use crate::rollover::{Approval, CloneOf, Owed, Rejected, Report, Tried, Waiting};
+use crate::rollover::{Approval, CloneOf, Rejected, ReloadOwed, Report, Tried, Waiting, whole_seconds};
 
 /// What holds times, and is printed for programs.
 pub trait InSeconds {
@@ -22,7 +22,7 @@ pub trait InSeconds {
 
 impl InSeconds for Timestamp {
     fn in_seconds(&mut self) {
-        *self = Timestamp::from_second(self.as_second()).unwrap_or(*self);
+        *self = whole_seconds(*self);
     }
 }
 
@@ -56,23 +56,24 @@ macro_rules! in_seconds {
 }
 
 in_seconds! {
-    Status: daemon, clone_of, credentials;
+    Status: at, daemon, clone_of, credentials;
     DaemonStatus: since, config_since, config_refused, not_listening;
     NotListening: since;
     ConfigRefused: at;
     CloneOf: at;
-    CredentialStatus: in_use, applied_refused, own_login, pending, failures, owed, withdrawn, not_put_back, left, reports_owed,
-        notices, live, report, history;
+    CredentialStatus: applied, in_use, applied_refused, own_login, pending, failures, owed, withdrawn, not_put_back, left,
+        reports_owed, notices, next, live, report, history;
+    AppliedStatus: since, version_stored;
     InUseStatus: at;
     AppliedRefused: since, at;
     Tried: at;
-    PendingStatus: waits_since, approval, rejected, not_newer;
+    PendingStatus: first_seen, first_refused, waits_since, approval, rejected, not_newer;
     Approval: at, until;
     Rejected: id, at;
     FailureStatus: failure, next;
     Failure: at;
     OwedStatus: owed;
-    Owed: since;
+    ReloadOwed: since;
     ReportOwed: failure, next;
     Notice: at;
     LiveStatus: answered, woken, source_asked, next_wake;

@@ -1,7 +1,5 @@
 //! The document in words, for people and for the service manager's line; and sentences that are said elsewhere too.
 
-use std::path::Path;
-
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -11,7 +9,7 @@ use super::{
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::relaykey;
-use crate::rollover::{Holds, OLD_KEY, OwnResult, Tried, rfc3339};
+use crate::rollover::{Holds, OLD_KEY, OwnResult, Tried, rfc3339, whole_seconds};
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
 const CLONE_NEWS: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -48,19 +46,13 @@ impl Status {
         use std::fmt::Write as _;
         let mut out = String::new();
         if let Some(refused) = self.daemon.as_ref().and_then(|d| d.config_refused.as_ref()) {
-            let _ =
-                writeln!(out, "configuration: refused {}, the old one stays in force", ago(&rfc3339(refused.at), now));
+            let _ = writeln!(out, "configuration: refused {}, the old one stays in force", ago(refused.at, now));
             for m in &refused.mistakes {
                 let _ = writeln!(out, "  error     {}\n  fix       {}", m.what, m.fix);
             }
         }
         for place in self.not_listening() {
-            let _ = writeln!(
-                out,
-                "health: not answered since {}; {}",
-                ago(&rfc3339(place.since), now),
-                NotListening::GOES_ON
-            );
+            let _ = writeln!(out, "health: not answered since {}; {}", ago(place.since, now), NotListening::GOES_ON);
             let _ = writeln!(out, "  error     {}\n  fix       {}", place.what, place.fix);
         }
         if let Some(original) = self.clone_of.as_ref().filter(|c| now.duration_since(c.at) < CLONE_NEWS) {
@@ -69,7 +61,7 @@ impl Status {
                 "this installation is a copy of {}, noticed {}: reports that the original owed are not sent from here, and \
                  every credential is adopted anew",
                 original.host_id,
-                ago(&rfc3339(original.at), now)
+                ago(original.at, now)
             );
         }
         for c in &self.credentials {
@@ -105,7 +97,7 @@ impl CredentialStatus {
             Some(a) => {
                 line(
                     "applied",
-                    format!("version {} ({}), {} {}", a.version, a.username, a.outcome.word(), ago(&a.since, now)),
+                    format!("version {} ({}), {} {}", a.version, a.username, a.outcome.word(), ago(a.since, now)),
                 );
                 let age = SignedDuration::from_secs(a.key_age_seconds);
                 let replaced = self.pending.as_ref().is_some_and(|p| p.rejected.is_none());
@@ -149,10 +141,10 @@ impl CredentialStatus {
                 (false, true) => ("in place", ""),
                 (false, false) => ("in use", ""),
             };
-            line(label, format!("{target}{who}, looked up {}{when}{differs}", ago(&rfc3339(found.at), now)));
+            line(label, format!("{target}{who}, looked up {}{when}{differs}", ago(found.at, now)));
         }
         for unread in &self.unread {
-            let since = ago(&rfc3339(unread.owed.since), now);
+            let since = ago(unread.owed.since, now);
             line("not read", format!("target {}, {since}: {}", unread.target, unread.owed.why));
             line("fix", UNREAD_FIX.to_owned());
         }
@@ -178,14 +170,14 @@ impl CredentialStatus {
             }
         }
         if let Some(p) = &self.pending {
-            let refused = p.first_refused.as_ref().map(|at| format!(", first refused {}", ago(at, now)));
+            let refused = p.first_refused.map(|at| format!(", first refused {}", ago(at, now)));
             line(
                 "pending",
                 format!(
                     "version {} ({}), seen {}{}",
                     p.version,
                     p.username,
-                    ago(&p.first_seen, now),
+                    ago(p.first_seen, now),
                     refused.unwrap_or_default()
                 ),
             );
@@ -211,7 +203,7 @@ impl CredentialStatus {
             line("mail", "may be failing, or going out with another login: do not delete any key".into());
         }
         if let Some(at) = self.withdrawn.filter(|_| self.holds_again()) {
-            let at = ago(&rfc3339(at), now);
+            let at = ago(at, now);
             line(
                 "withdrawn",
                 format!("{at}: the mail server held something else. It holds the key again, which is confirmed"),
@@ -221,20 +213,14 @@ impl CredentialStatus {
         } else if let Some(at) = self.withdrawn {
             line(
                 "withdrawn",
-                format!(
-                    "{}: the mail server no longer holds the key that this host had reported;",
-                    ago(&rfc3339(at), now)
-                ),
+                format!("{}: the mail server no longer holds the key that this host had reported;", ago(at, now)),
             );
             line("", "where reports go out, that one is taken back, so that nobody deletes the old key".into());
         }
         if let Some(at) = self.left {
             line(
                 "left",
-                format!(
-                    "the hosts that share this key, {} (relaykey deregister): nobody waits for it",
-                    ago(&rfc3339(at), now)
-                ),
+                format!("the hosts that share this key, {} (relaykey deregister): nobody waits for it", ago(at, now)),
             );
             let confirm = relaykey(format_args!("confirm {}", self.name));
             line("", format!("before an old key is deleted; if it still sends mail: {confirm}"));
@@ -267,7 +253,7 @@ impl CredentialStatus {
                     f.failure.what,
                     f.attempts,
                     if f.attempts == 1 { "" } else { "s" },
-                    ago(&rfc3339(f.failure.at), now),
+                    ago(f.failure.at, now),
                     f.next.map(|next| format!(", again at {}", rfc3339(next))).unwrap_or_default()
                 ),
             );
@@ -276,14 +262,14 @@ impl CredentialStatus {
         // What our own logins have proved is not told as a hint besides.
         let proved = |n: &&Notice| n.class == Class::Refused && self.applied_refused.is_some();
         for n in self.notices.iter().filter(|n| !proved(n)) {
-            line("notice", format!("{} ({})", n.what, ago(&rfc3339(n.at), now)));
+            line("notice", format!("{} ({})", n.what, ago(n.at, now)));
             line("fix", n.fix.clone());
         }
         match (&self.live, &self.next) {
             (Some(live), _) => {
                 let cause = live.woken.as_ref().map(|woken| format!(" ({})", woken.by.cause)).unwrap_or_default();
                 match live.source_asked {
-                    Some(at) => line("looked", format!("{}{cause}", ago(&rfc3339(at), now))),
+                    Some(at) => line("looked", format!("{}{cause}", ago(at, now))),
                     None => line("looked", "not since relaykey started".into()),
                 }
                 if let Some(step) = &live.step {
@@ -294,7 +280,7 @@ impl CredentialStatus {
                 }
             }
             (None, Some(next)) => {
-                line("next", format!("not before {next}; `{}` tries at once", relaykey("sync")));
+                line("next", format!("not before {}; `{}` tries at once", rfc3339(*next), relaykey("sync")));
             }
             (None, None) => {}
         }
@@ -315,14 +301,14 @@ impl CredentialStatus {
             .map(|who| format!("goes on with {who}: do not delete that key yet"));
         let decide = p.for_approval && p.approval.is_none();
         if let Some(r) = &p.rejected {
-            line("rejected", format!("by {} {}: {}", r.by, ago(&rfc3339(r.at), now), r.reason));
+            line("rejected", format!("by {} {}: {}", r.by, ago(r.at, now), r.reason));
             keep.into_iter().for_each(|keep| line("mail", keep));
             line("to do", "nothing, if that was meant; else publish another version, or take this one:".into());
             line("", approve);
             return;
         }
         if let Some(a) = &p.approval {
-            line("approved", format!("by {} {}", a.by, ago(&rfc3339(a.at), now)));
+            line("approved", format!("by {} {}", a.by, ago(a.at, now)));
         }
         if decide {
             let since = p.waits_since.map(|at| format!(", for {}", words(now.duration_since(at)))).unwrap_or_default();
@@ -434,15 +420,8 @@ pub fn instead_of_the_refused(credential: &str, waits: Option<&str>) -> String {
 /// How the mail servers of these targets are started, each by the name of its instance.
 pub fn how_to_start(credential: &config::Credential, targets: &[String]) -> String {
     let stopped = credential.targets.iter().filter(|t| targets.contains(&t.name));
-    let commands: Vec<String> = stopped
-        .map(|target| match &target.kind {
-            config::TargetKind::Postfix { config_dir } if config_dir == Path::new("/etc/postfix") => {
-                "`postfix start`, or `systemctl start postfix`".into()
-            }
-            config::TargetKind::Postfix { config_dir } => format!("`postfix -c {} start`", config_dir.display()),
-            config::TargetKind::Text { .. } => target.name.clone(),
-        })
-        .collect();
+    let commands: Vec<String> =
+        stopped.map(|target| target.kind.how_to_start().unwrap_or_else(|| target.name.clone())).collect();
     format!("start it ({})", commands.join("; "))
 }
 
@@ -454,7 +433,7 @@ pub const UNREAD_FIX: &str =
 /// and does not hold that version.
 pub fn own_login_words(own: &Tried, another: bool, now: Timestamp) -> String {
     let told = "tells that the mail server's login is refused";
-    let at = ago(&rfc3339(own.at), now);
+    let at = ago(own.at, now);
     match &own.result {
         OwnResult::Accepted if another => format!(
             "{told}; a login of our own with the key that this host had confirmed is accepted at {} ({at}): the mail server uses \
@@ -476,12 +455,9 @@ pub fn own_login_words(own: &Tried, another: bool, now: Timestamp) -> String {
     }
 }
 
-/// `3 days 4 hours ago`, from an RFC 3339 text.
-fn ago(at: &str, now: Timestamp) -> String {
-    match at.parse::<Timestamp>() {
-        Ok(then) => format!("{} ago", words(now.duration_since(then))),
-        Err(_) => at.to_owned(),
-    }
+/// `3 days 4 hours ago`.
+fn ago(then: Timestamp, now: Timestamp) -> String {
+    format!("{} ago", words(now.duration_since(whole_seconds(then))))
 }
 
 /// The two largest units of a duration, in words.

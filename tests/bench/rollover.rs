@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use relaykey::config::{Smtp, Tls};
 use relaykey::credential::{Login, Secret, ses_smtp_password};
-use relaykey::smtp::{self, Verdict};
+use relaykey::smtp::{self, LoginVerdict};
 use relaykey::standin::postfix::PostfixInstance;
 use relaykey::standin::{self, Standin};
 use relaykey::tls::Roots;
@@ -448,7 +448,7 @@ echo "[{ENDPOINT}]:{port} $login" > {table}
         clock.time("state: candidate", || replace(&state, "state", &document))?;
         let verdict =
             clock.time("TLS and AUTH", || self.runtime.block_on(smtp::login(&self.smtp, new, &self.roots, HOST)));
-        if !matches!(verdict, Verdict::Accepted { .. }) {
+        if !matches!(verdict, LoginVerdict::Accepted { .. }) {
             return Err(format!("the stand-in did not accept the new key: {verdict:?}"));
         }
         let text = format!("# relays of the demo\n{key} {fetched}\n");

@@ -472,7 +472,7 @@ fn a_killed_swap_is_found_and_finished() {
     lab.restart();
     let seen = lab.inspect();
     assert_eq!(
-        (seen.swapped.map(|s| s.version), seen.username.as_deref()),
+        (seen.swapped.map(|s| s.id.version), seen.username.as_deref()),
         (Some("v-AKIANEW".into()), Some("AKIANEW"))
     );
     let prepared = lab.prepare(&login("AKIANEW")).unwrap();

@@ -23,8 +23,8 @@ use std::time::{Duration, Instant};
 use lab::{Program, RUN, Ran};
 use postfix::wait_for;
 use relaykey::control::{
-    self, Answer, ApproveRequest, ConfirmRequest, ControlError, ControlRequest, DeregisterRequest, Peer, Progress,
-    Refusal, RejectRequest, SyncRequest,
+    self, ApproveRequest, ConfirmRequest, ControlError, ControlRequest, DeregisterRequest, Peer, Progress,
+    RejectRequest, RequestAnswer, RequestRefusal, SyncRequest,
 };
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use serde_json::{Value, json};
@@ -36,7 +36,8 @@ const NOBODY: u32 = 65534;
 /// The longest that an answer may take which waits for nothing, on a machine that others use too.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
-type Handler = dyn Fn(Peer, ControlRequest, Progress) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync;
+type Handler =
+    dyn Fn(Peer, ControlRequest, Progress) -> Pin<Box<dyn Future<Output = RequestAnswer> + Send>> + Send + Sync;
 
 /// The server, on a thread of its own. Dropped, it is stopped.
 struct Server {
@@ -104,7 +105,7 @@ fn lines(text: &str) -> Vec<Value> {
 
 fn handler<F>(f: impl Fn(Peer, ControlRequest, Progress) -> F + Send + Sync + 'static) -> Arc<Handler>
 where
-    F: Future<Output = Answer> + Send + 'static,
+    F: Future<Output = RequestAnswer> + Send + 'static,
 {
     Arc::new(move |peer, request, progress| Box::pin(f(peer, request, progress)))
 }
@@ -114,7 +115,7 @@ fn status_only() -> Arc<Handler> {
     handler(|_, request, _| async move {
         match request {
             ControlRequest::Status => Ok(json!({"fine": true})),
-            _ => Err(Refusal { what: "not here".into(), fix: "no".into(), temporary: false }),
+            _ => Err(RequestRefusal { what: "not here".into(), fix: "no".into(), temporary: false }),
         }
     })
 }
@@ -194,7 +195,7 @@ fn a_request_gets_its_progress_and_its_answer_and_the_daemon_knows_who_asks() {
                 progress.line("ses: swap \u{1b}[31m\n");
                 match request {
                     ControlRequest::Status => {
-                        Err(Refusal { what: "not now".into(), fix: "later".into(), temporary: false })
+                        Err(RequestRefusal { what: "not now".into(), fix: "later".into(), temporary: false })
                     }
                     _ => Ok(json!({"credentials": [1]})),
                 }
@@ -820,7 +821,7 @@ fn sync_goes_through_the_daemon_with_the_same_words_and_exit_codes() {
         }),
     );
     let document = |all: &[Value]| Ok(json!({"schema": "relaykey/sync/v1", "credentials": all}));
-    let set = |new: Answer| *answer.lock().unwrap() = new;
+    let set = |new: RequestAnswer| *answer.lock().unwrap() = new;
 
     set(document(&[synced("ses", "confirmed", 0)]));
     let ran =
@@ -850,7 +851,7 @@ fn sync_goes_through_the_daemon_with_the_same_words_and_exit_codes() {
     relaykey(&config, &["sync"], &[]).expect(75).says(&["ses: it went wrong", "  fix: mend it"]);
 
     for (temporary, code) in [(true, 75), (false, 1)] {
-        set(Err(Refusal { what: "no such credential".into(), fix: "name another".into(), temporary }));
+        set(Err(RequestRefusal { what: "no such credential".into(), fix: "name another".into(), temporary }));
         let ran = relaykey(&config, &["sync", "--json"], &[]);
         ran.expect(code).says(&["relaykey: no such credential", "fix: name another"]);
         let error = json!({"what": "no such credential", "fix": "name another", "temporary": temporary});
@@ -900,7 +901,7 @@ fn status_is_the_daemons_and_a_difference_of_configuration_is_told() {
     relaykey(&config, &["sync"], &[]).says(&["the daemon has refused the changed configuration"]);
 
     // What the state files say is better than nothing, but not what was asked for.
-    let busy = Refusal { what: "not now".into(), fix: "later".into(), temporary: true };
+    let busy = RequestRefusal { what: "not now".into(), fix: "later".into(), temporary: true };
     *answer.lock().unwrap() = Err(busy);
     relaykey(&config, &["status"], &[]).expect(75).says(&[
         "not now",

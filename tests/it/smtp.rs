@@ -9,7 +9,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use relaykey::config::{Probe, Smtp, Tls};
 use relaykey::credential::{Login, Secret};
 use relaykey::fault::Class;
-use relaykey::smtp::{OutgoingMessage, Probed, Verdict, login, probe, send};
+use relaykey::smtp::{LoginVerdict, OutgoingMessage, Probed, login, probe, send};
 use relaykey::standin::{Delay, Mechanism, Misbehavior, Options, Standin};
 use relaykey::tls::{CaFile, Roots};
 
@@ -48,16 +48,16 @@ impl Lab {
         self
     }
 
-    fn login(&self) -> Verdict {
+    fn login(&self) -> LoginVerdict {
         self.login_as(USER, PASSWORD)
     }
 
-    fn login_as(&self, username: &str, password: &str) -> Verdict {
+    fn login_as(&self, username: &str, password: &str) -> LoginVerdict {
         attempt(&self.smtp, username, password, &self.roots)
     }
 
     /// A probe over the login.
-    fn probe(&self) -> Verdict {
+    fn probe(&self) -> LoginVerdict {
         let about = Probed { host: "mx1.example.com", credential: "ses", version: "v-1", at: jiff::Timestamp::now() };
         let begun = Instant::now();
         let verdict = probed(&self.smtp, &self.roots, "mx1.example.com", &about);
@@ -68,7 +68,7 @@ impl Lab {
     }
 
     /// Whether a login ends within its time-out, give or take the scheduling of a busy machine.
-    fn login_in_time(&self) -> Verdict {
+    fn login_in_time(&self) -> LoginVerdict {
         let begun = Instant::now();
         let verdict = self.login();
         let took = begun.elapsed();
@@ -103,7 +103,7 @@ fn block_on<T>(dialogue: impl Future<Output = T>) -> T {
 }
 
 /// A probe, from [`SENDER`].
-fn probed(smtp: &Smtp, roots: &Roots, hello: &str, about: &Probed<'_>) -> Verdict {
+fn probed(smtp: &Smtp, roots: &Roots, hello: &str, about: &Probed<'_>) -> LoginVerdict {
     let message = Probe { from: SENDER.into(), to: "success@simulator.amazonses.com".into() };
     block_on(probe(smtp, &credential(USER, PASSWORD), roots, hello, &message, about))
 }
@@ -124,22 +124,22 @@ fn roots(standin: &Standin) -> Roots {
     Roots::from_file(&scratch::private("smtp").file("ca.pem", standin.ca_pem())).expect("the stand-in's CA")
 }
 
-fn attempt(smtp: &Smtp, username: &str, password: &str, roots: &Roots) -> Verdict {
+fn attempt(smtp: &Smtp, username: &str, password: &str, roots: &Roots) -> LoginVerdict {
     block_on(login(smtp, &credential(username, password), roots, "mx1.example.com"))
 }
 
-fn accepted() -> Verdict {
-    Verdict::Accepted { reply: "235 Authentication successful.".into() }
+fn accepted() -> LoginVerdict {
+    LoginVerdict::Accepted { reply: "235 Authentication successful.".into() }
 }
 
-fn refused() -> Verdict {
-    Verdict::Refused { reply: "535 Authentication Credentials Invalid".into() }
+fn refused() -> LoginVerdict {
+    LoginVerdict::Refused { reply: "535 Authentication Credentials Invalid".into() }
 }
 
 /// Checks that nothing was proved, and why: class, temporary or not, and words that words and fix must have.
 #[track_caller]
-fn assert_unknown(verdict: &Verdict, class: Class, temporary: bool, expected: &[&str]) {
-    let Verdict::Unknown { class: got, temporary: got_temporary, words, fix } = verdict else {
+fn assert_unknown(verdict: &LoginVerdict, class: Class, temporary: bool, expected: &[&str]) {
+    let LoginVerdict::Unknown { class: got, temporary: got_temporary, words, fix } = verdict else {
         panic!("expected {class:?}: {verdict:?}")
     };
     assert_eq!((*got, *got_temporary), (class, temporary), "{verdict:?}");
@@ -255,7 +255,7 @@ fn a_quit_that_hangs_changes_no_verdict() {
 fn a_probe_sends_one_message_over_the_login() {
     for lab in [Lab::new(), Lab::new().implicit()] {
         let verdict = lab.probe();
-        let Verdict::Accepted { reply } = &verdict else { panic!("{verdict:?}") };
+        let LoginVerdict::Accepted { reply } = &verdict else { panic!("{verdict:?}") };
         assert_eq!(reply, "250 Ok 0100standin00000001-000000");
         lab.standin.wait_for(PLENTY, "a QUIT", |seen| (seen.quits == 1).then_some(())).expect("QUIT");
         let messages = lab.standin.messages();
@@ -348,7 +348,7 @@ fn a_message_that_is_not_taken_now_is_temporary() {
     assert_unknown(&lab.probe(), Class::Timeout, true, &["gave up after 1s", "the answer to the message"]);
     lab.smtp.timeout = PLENTY;
     assert!(lab.standin.messages().is_empty());
-    assert!(matches!(lab.probe(), Verdict::Accepted { .. }), "when all faults are over");
+    assert!(matches!(lab.probe(), LoginVerdict::Accepted { .. }), "when all faults are over");
     // What stands in the way of the login is told as ever, and no message is tried.
     lab.standin.deactivate(USER);
     assert_eq!(lab.probe(), refused());
@@ -441,8 +441,8 @@ fn no_line_of_what_is_told_begins_with_words_of_the_server() {
         };
         let raw = if command == "AUTH" { Raw::start(answer) } else { Raw::over(Tls::Starttls, answer) };
         let told = match raw.login(PASSWORD) {
-            Verdict::Accepted { reply } | Verdict::Refused { reply } => reply,
-            Verdict::Unknown { words, fix, .. } => {
+            LoginVerdict::Accepted { reply } | LoginVerdict::Refused { reply } => reply,
+            LoginVerdict::Unknown { words, fix, .. } => {
                 if command == "STARTTLS" {
                     let fix = fix.as_deref().unwrap_or_default();
                     assert!(fix.contains("TLS is not to be had") && !fix.contains("SES"), "{fix}");
@@ -563,7 +563,7 @@ fn a_changed_ca_file_counts_from_the_next_login_on() {
     lab.roots = file.roots().expect("roots");
     assert_eq!(lab.login(), accepted());
     std::fs::write(&path, "-----BEGIN CERTIFICATE-----\n").expect("write");
-    let verdict = Verdict::from(file.roots().expect_err("a broken file"));
+    let verdict = LoginVerdict::from(file.roots().expect_err("a broken file"));
     assert_unknown(&verdict, Class::Trust, false, &["ca.pem:1:", "END CERTIFICATE"]);
 }
 
@@ -575,7 +575,7 @@ fn a_server_that_echoes_the_login_gives_nothing_away() {
         let lab = Lab::with(Options { mechanisms, ..Options::default() });
         lab.standin.fault(Misbehavior::EchoAuth, 1);
         let verdict = lab.login();
-        let Verdict::Refused { reply } = &verdict else { panic!("expected a refusal: {verdict:?}") };
+        let LoginVerdict::Refused { reply } = &verdict else { panic!("expected a refusal: {verdict:?}") };
         assert!(reply.starts_with("535 ") && reply.contains("***"), "{reply}");
         let text = format!("{verdict:?}").to_lowercase();
         for form in &forms {
@@ -700,7 +700,7 @@ impl Raw {
         }
     }
 
-    fn login(&self, password: &str) -> Verdict {
+    fn login(&self, password: &str) -> LoginVerdict {
         attempt(&self.smtp, USER, password, &self.roots)
     }
 
@@ -709,7 +709,7 @@ impl Raw {
         String::from_utf8(std::mem::take(&mut *self.heard.lock().expect("not poisoned"))).expect("ASCII alone is sent")
     }
 
-    fn send(&self, hello: &str, message: OutgoingMessage<'_>) -> Verdict {
+    fn send(&self, hello: &str, message: OutgoingMessage<'_>) -> LoginVerdict {
         block_on(send(&self.smtp, &credential(USER, PASSWORD), &self.roots, hello, message))
     }
 }
@@ -748,7 +748,7 @@ fn a_probe_says_what_it_is_to_say_and_no_more() {
     for hostile in SMUGGLED.into_iter().chain([long.as_str()]) {
         let about = Probed { host: hostile, credential: hostile, version: hostile, at: jiff::Timestamp::UNIX_EPOCH };
         let verdict = probed(&raw.smtp, &raw.roots, hostile, &about);
-        assert!(matches!(verdict, Verdict::Accepted { .. }), "{hostile:?}: {verdict:?}");
+        assert!(matches!(verdict, LoginVerdict::Accepted { .. }), "{hostile:?}: {verdict:?}");
         let heard = raw.heard();
         let (hello, rest) = heard.split_once("\r\n").expect("lines");
         assert!(hello == "EHLO [127.0.0.1]", "{hello}");
@@ -781,7 +781,7 @@ fn what_could_be_taken_for_a_command_is_not_sent() {
         ("A: b\n\n.\nMAIL FROM:<thief@example.com>\n", "A: b\r\n\r\n..\r\nMAIL FROM:<thief@example.com>\r\n.\r\n"),
         ("A: b\n\n.\r\nQUIT", "A: b\r\n\r\n..\r\nQUIT\r\n.\r\n"),
     ] {
-        assert!(matches!(sent(from, to, text), Verdict::Accepted { .. }), "{text:?}");
+        assert!(matches!(sent(from, to, text), LoginVerdict::Accepted { .. }), "{text:?}");
         let heard = raw.heard();
         let message = heard.split_once("DATA\r\n").expect("DATA").1;
         assert_eq!(message, format!("{expected}QUIT\r\n"), "{text:?}");
@@ -878,8 +878,8 @@ fn every_answer_to_a_login_is_taken_for_what_it_is() {
         });
         let verdict = raw.login(PASSWORD);
         match means {
-            Accepted(words) => assert_eq!(verdict, Verdict::Accepted { reply: words.into() }, "{said:?}"),
-            Refused(words) => assert_eq!(verdict, Verdict::Refused { reply: words.into() }, "{said:?}"),
+            Accepted(words) => assert_eq!(verdict, LoginVerdict::Accepted { reply: words.into() }, "{said:?}"),
+            Refused(words) => assert_eq!(verdict, LoginVerdict::Refused { reply: words.into() }, "{said:?}"),
             Temporary(class, words) => assert_unknown(&verdict, class, true, &[words]),
             Permanent(class, words) => assert_unknown(&verdict, class, false, &[words]),
         }
@@ -901,7 +901,7 @@ fn what_is_no_smtp_gives_no_password_away_either() {
             Some("AUTH") => Some(said.clone().into_bytes()),
             _ => usual(line),
         });
-        let Verdict::Unknown { words, .. } = raw.login(password) else {
+        let LoginVerdict::Unknown { words, .. } = raw.login(password) else {
             panic!("{answer:?} proves nothing");
         };
         gives_nothing_away(&words, password);
@@ -921,6 +921,6 @@ fn what_a_server_offers_is_known_in_any_case_and_spelling() {
             Some("EHLO") => Some(offers.into()),
             _ => usual(line),
         });
-        assert_eq!(raw.login(PASSWORD), Verdict::Accepted { reply: "235 ok".into() }, "{offers:?}");
+        assert_eq!(raw.login(PASSWORD), LoginVerdict::Accepted { reply: "235 ok".into() }, "{offers:?}");
     }
 }

@@ -21,7 +21,7 @@ use relaykey::credential::{JsonKeys, LocalKey};
 use relaykey::fault::Fault;
 use relaykey::source::parameter_store::ParameterStore;
 use relaykey::source::secrets_manager::SecretsManager;
-use relaykey::source::{self, Fetched, Seen};
+use relaykey::source::{self, Fetched, SeenVersion};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -345,7 +345,7 @@ fn outcome(fetched: Result<(String, Fetched), Fault>) -> Value {
     }
 }
 
-fn looked(seen: Result<Seen, Fault>) -> Value {
+fn looked(seen: Result<SeenVersion, Fault>) -> Value {
     match seen {
         Ok(s) => json!({
             "arn": s.identity.arn,

@@ -292,14 +292,14 @@ fn attempts_are_counted_in_english() {
 /// What is in the files of a mail server that was not told of it may not be in use.
 #[test]
 fn a_key_whose_reload_is_owed_is_in_place_and_not_in_use() {
-    use relaykey::rollover::{InUse, Owed};
+    use relaykey::rollover::{InUse, ReloadOwed};
     let said = text(|h| {
         let now = h.now;
         h.pending();
         let target = h.target();
         target.live_id = Some("old".into());
         let why = "reload = \"never\": the mail server has to be told by somebody else";
-        target.reload_owed = Some(Owed { since: now, why: why.into() });
+        target.reload_owed = Some(ReloadOwed { since: now, why: why.into() });
         target.in_use = Some(InUse { at: now, usernames: vec![lab::NEW.into()], live_id: Some("new".into()) });
         h.candidate().approval = None;
     });
@@ -372,13 +372,13 @@ fn a_state_is_told_in_words() {
 /// Where another login was looked up, that is what the mail log tells of.
 #[test]
 fn what_the_mail_log_tells_is_about_the_login_that_was_found() {
-    use relaykey::rollover::{InUse, OwnLogin, OwnResult, Tried};
+    use relaykey::rollover::{InUse, OwnLoginTrials, OwnResult, Tried};
     let said = |foreign: bool| {
         text(|h| {
             let now = h.now;
             let id = h.first().applied.as_ref().expect("applied").id.clone();
             let last = Tried { at: now, endpoint: "e:587".into(), result: OwnResult::Accepted };
-            let own = OwnLogin { id, hinted: false, tries: 1, next: None, refused: vec![], last: Some(last) };
+            let own = OwnLoginTrials { id, hinted: false, tries: 1, next: None, refused: vec![], last: Some(last) };
             let target = h.target();
             target.live_id = Some("ours".into());
             target.own_login = Some(own);

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("credential", &["text"]),
+    ("exit", &[]),
     ("finding", &[]),
     ("fault", &["text", "word"]),
     ("word", &[]),
+    ("target", &["credential", "text"]),
     ("config", &["apply", "credential", "host", "instruction", "mta", "text"]),
     ("instruction", &[]),
     ("rollover", &["credential", "config", "instruction", "text"]),
@@ -258,17 +260,30 @@ fn every_dependency_has_a_reason() {
     assert!(bare.is_empty(), "no reason given: {bare:#?}");
 }
 
-/// Type names that stand twice in the host agent, each with its reason. A name that is none of these stands once.
-const TWICE: [(&str, &str); 7] = [
-    (
-        "Answer",
-        "mta: what a look-up gives; control: what a request comes to. Each is only ever named within its module",
-    ),
+/// Type names that stand twice, each with its reason. A name that is none of these stands once.
+const TWICE: [(&str, &str); 23] = [
+    ("Answer", "mta: what a look-up gives; rotate: what became of a person's order"),
+    ("AuditLine", "one of each program: a line of its audit log"),
+    ("Cli", "one of each program: its arguments"),
+    ("CliCommand", "one of each program: its commands"),
     ("Client", "apply: the caller's end; postfix: a client service, which is Postfix's own word (master.cf)"),
-    ("Moved", "postfix: an entry that moves; rollover: a state that another installation wrote"),
+    ("Common", "one of each program: arguments of every command"),
+    ("Config", "one of each program: its configuration file"),
+    ("Credential", "one of each program: [[credential]] of its configuration file"),
+    ("Demo", "one of each program: its demo"),
+    ("DemoArgs", "one of each program"),
+    ("Facts", "one of each program: what its decision looks at"),
+    ("HistoryArgs", "one of each program"),
+    ("Host", "config: [host], this machine; rotate: one host of a fleet"),
+    ("Login", "core: user name and password; rotate: what a login with one key came to at one endpoint"),
+    ("Names", "mta: some keys, the first of them by name; rotate: what words name and facts do not"),
+    ("Outcome", "one of each program: what became of the step, or the action, that was decided"),
+    ("Policy", "one of each program: the numbers that its decision goes by"),
+    ("Reason", "one of each program: why its decision is so"),
     ("Result", "the usual alias of a module with one error"),
     ("Setup", "apply: what a server is made from; postfix: main.cf and master.cf"),
-    ("Store", "state: the state directory; postfix: a login table that is written"),
+    ("StatusArgs", "one of each program"),
+    ("Store", "state: the state directory; postfix: a login table that is written; rotate: where the key is published"),
     ("Target", "config: what stands in the file; apply: the same with its open change"),
 ];
 
@@ -293,17 +308,22 @@ fn a_type_name_stands_once_or_has_its_reason() {
         "ABD"
     );
     let mut files = Vec::new();
-    for src in CRATES.map(|src| Path::new(env!("CARGO_MANIFEST_DIR")).join(src)) {
-        source_files(&src, &mut files);
+    for src in CRATES.into_iter().chain(["crates/rotate/src"]) {
+        source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(src), &mut files);
     }
+    // Tests that are no `tests`: the model of the control side, and its scenarios.
+    let is_test = |file: &Path| {
+        let inside = |part: &str| file.iter().any(|p| p == part);
+        file.ends_with("tests.rs") || ["tests", "model", "scenarios"].into_iter().any(inside)
+    };
     let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in files.iter().filter(|file| !file.ends_with("tests.rs") && !file.iter().any(|part| part == "tests")) {
+    for file in files.iter().filter(|file| !is_test(file)) {
         let text = std::fs::read_to_string(file).unwrap();
         for name in types_of(text.split("#[cfg(test)]\nmod tests {").next().unwrap()) {
             homes.entry(name.to_owned()).or_default().push(file.display().to_string());
         }
     }
-    assert!(homes.len() > 400, "{} types: is that all?", homes.len());
+    assert!(homes.len() > 700, "{} types: is that all?", homes.len());
     homes.retain(|_, files| files.len() > 1);
     let reasons: BTreeSet<&str> = TWICE.iter().map(|(name, _)| *name).collect();
     let unexplained: Vec<_> = homes.iter().filter(|(name, _)| !reasons.contains(name.as_str())).collect();

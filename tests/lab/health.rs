@@ -17,10 +17,12 @@ use relaykey::fault::{Class, Failure};
 use relaykey::health::{self, HostAllowList, HttpListener};
 use relaykey::instruction::Instruction;
 use relaykey::rollover::{
-    Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, Owed, OwnLogin,
-    OwnResult, PlannedChange, Rejected, Report, Retry, State, TargetState, Tried,
+    Applied, Approval, Candidate, Completion, FirstRefused, HeldVersion, InUse, MailServer, Outbox, OwnLoginTrials,
+    OwnResult, PlannedChange, Rejected, ReloadOwed, Report, Retry, State, TargetState, Tried,
 };
-use relaykey::status::{ConfigMistake, ConfigRefused, Counters, DaemonStatus, Known, Live, Notice, Status, Woken};
+use relaykey::status::{
+    ConfigMistake, ConfigRefused, Counters, DaemonStatus, KnownCredential, Live, Notice, Status, Woken,
+};
 use relaykey::wake::alarm::AlarmKind;
 
 /// The key before [`OLD`].
@@ -275,8 +277,11 @@ impl Host {
 
     pub fn status(&self) -> Status {
         let known = self.config.credentials.iter().zip(&self.states).zip(&self.lives);
-        let known =
-            known.map(|((credential, state), live)| Known { credential, state: state.as_ref(), live: Some(live) });
+        let known = known.map(|((credential, state), live)| KnownCredential {
+            credential,
+            state: state.as_ref(),
+            live: Some(live),
+        });
         Status::new(Some(self.daemon.clone()), known, self.now)
     }
 }
@@ -294,7 +299,7 @@ pub fn swapped_while_stopped(h: &mut Host) {
     target.mail_server = Some(MailServer::Stopped);
     target.live_id = Some("old".into());
     let why = "the mail server is not running";
-    target.reload_owed = Some(Owed { since: minutes(now, 3), why: why.into() });
+    target.reload_owed = Some(ReloadOwed { since: minutes(now, 3), why: why.into() });
     target.in_use = Some(InUse { at: minutes(now, 3), usernames: vec![NEW.into()], live_id: Some("new".into()) });
     let mut failure = failure("reload-owed", why, "start it: it reads what is there", minutes(now, 2));
     failure.temporary = true;
@@ -325,7 +330,7 @@ pub const STATES: &[(&str, fn(&mut Host))] = &[
     ("reload-owed", |h| {
         let now = h.now;
         let why = "reload = \"never\": the mail server has to be told by somebody else";
-        h.target().reload_owed = Some(Owed { since: minutes(now, 50), why: why.into() });
+        h.target().reload_owed = Some(ReloadOwed { since: minutes(now, 50), why: why.into() });
     }),
     ("drift", |h| {
         let now = h.now;
@@ -506,7 +511,7 @@ pub fn key_in_use_refused(host: &mut Host) {
     };
     let refused = vec![minutes(now, 4), minutes(now, 3)];
     let target = host.first().targets.values_mut().next().expect("a target");
-    target.own_login = Some(OwnLogin { id, hinted: false, tries: 2, next: None, refused, last: Some(last) });
+    target.own_login = Some(OwnLoginTrials { id, hinted: false, tries: 2, next: None, refused, last: Some(last) });
 }
 
 pub fn config_refused(host: &mut Host) {

@@ -125,18 +125,18 @@ impl Login {
 
 /// Which of the documented forms a payload has. `Display` gives the words `relaykey check` uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Form {
+pub enum PayloadForm {
     Pair,
     JsonReady,
     JsonIamKey,
 }
 
-impl fmt::Display for Form {
+impl fmt::Display for PayloadForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Form::Pair => "a ready SMTP credential, USER:PASSWORD",
-            Form::JsonReady => "a ready SMTP credential, JSON with user name and password",
-            Form::JsonIamKey => "an IAM access key, JSON; the SMTP password is derived from it for each region",
+            PayloadForm::Pair => "a ready SMTP credential, USER:PASSWORD",
+            PayloadForm::JsonReady => "a ready SMTP credential, JSON with user name and password",
+            PayloadForm::JsonIamKey => "an IAM access key, JSON; the SMTP password is derived from it for each region",
         })
     }
 }
@@ -247,7 +247,7 @@ pub struct JsonKeys {
 /// A payload whose form was recognised. [`Payload::login`] makes the login for one endpoint of it.
 #[derive(Debug, Clone)]
 pub struct Payload {
-    pub form: Form,
+    pub form: PayloadForm,
     username: String,
     secret: Secret,
 }
@@ -283,7 +283,7 @@ impl Payload {
             return Err(PayloadError::Temporary("the access key id starts with ASIA"));
         }
         let login = Login::new(payload.username, payload.secret)?;
-        if (keys.of_ses || payload.form == Form::JsonIamKey) && !is_access_key_id(&login.username) {
+        if (keys.of_ses || payload.form == PayloadForm::JsonIamKey) && !is_access_key_id(&login.username) {
             return Err(PayloadError::NoAccessKeyId);
         }
         let password = login.password.expose();
@@ -298,7 +298,7 @@ impl Payload {
             return Err(half);
         }
         let login = Login::from_pair(text)?;
-        Ok(Self { form: Form::Pair, username: login.username, secret: login.password })
+        Ok(Self { form: PayloadForm::Pair, username: login.username, secret: login.password })
     }
 
     fn parse_json(text: &str, keys: &JsonKeys) -> Result<Self, PayloadError> {
@@ -316,15 +316,15 @@ impl Payload {
                 keys.password.clone().unwrap_or_else(|| "password".into()),
             )
         });
-        let mut pairs: Vec<(Form, String, String)> = Vec::new();
+        let mut pairs: Vec<(PayloadForm, String, String)> = Vec::new();
         match named {
-            Some((user, password)) => pairs.push((Form::JsonReady, user, password)),
+            Some((user, password)) => pairs.push((PayloadForm::JsonReady, user, password)),
             None => {
                 let own = |form, list: &[(&str, &str)]| {
                     list.iter().map(|(u, p)| (form, (*u).to_owned(), (*p).to_owned())).collect::<Vec<_>>()
                 };
-                pairs.extend(own(Form::JsonReady, &READY));
-                pairs.extend(own(Form::JsonIamKey, &IAM));
+                pairs.extend(own(PayloadForm::JsonReady, &READY));
+                pairs.extend(own(PayloadForm::JsonIamKey, &IAM));
                 pairs.retain(|(_, u, p)| has(u) || has(p));
             }
         }
@@ -369,8 +369,8 @@ impl Payload {
     pub fn login(&self, endpoint: &str, region: Option<&str>) -> Result<Login, PayloadError> {
         let region = region.map(str::to_owned).or_else(|| ses_region(endpoint));
         let password = match (self.form, region) {
-            (Form::JsonIamKey, Some(region)) => ses_smtp_password(&self.secret, &region),
-            (Form::JsonIamKey, None) => return Err(PayloadError::NoRegion(endpoint.to_owned())),
+            (PayloadForm::JsonIamKey, Some(region)) => ses_smtp_password(&self.secret, &region),
+            (PayloadForm::JsonIamKey, None) => return Err(PayloadError::NoRegion(endpoint.to_owned())),
             (_, None) => self.secret.clone(),
             (_, Some(_)) => {
                 if !is_access_key_id(&self.username) {

@@ -7,9 +7,11 @@ pub mod audit;
 #[cfg(feature = "config")]
 pub mod config;
 pub mod credential;
+pub mod exit;
 pub mod fault;
 pub mod finding;
 pub mod instruction;
 pub mod report;
+pub mod target;
 pub mod text;
 pub mod word;

@@ -5,6 +5,7 @@
 //! says nothing, so that a report of that release that is still owed is delivered as it was written.
 
 mod held;
+pub mod place;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,18 @@ crate::words! {
         Alive = "alive",
         /// The host has left the fleet.
         Left = "left",
+    }
+}
+
+impl ReportOutcome {
+    /// Does it confirm a version?
+    pub fn confirms(self) -> bool {
+        matches!(self, Self::Adopted | Self::Confirmed)
+    }
+
+    /// Does the confirmation stand that a report of this outcome has inside? Not under what takes it back, or ends it.
+    pub fn leaves_standing(self) -> bool {
+        matches!(self, Self::Alive | Self::Failed | Self::PendingApproval | Self::Rejected)
     }
 }
 
@@ -123,6 +136,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Itself, the one inside it, and so on to the innermost.
+    pub fn chain(&self) -> impl Iterator<Item = &Self> {
+        std::iter::successors(Some(self), |report| report.latest.as_deref())
+    }
+
     /// What the proof of one of its targets is made over: whoever makes one and whoever checks one asks here. Of v2 also its
     /// source, when the login was accepted, and the lists.
     pub fn proof_fields(&self, target: &ReportTarget) -> ProofFields {
@@ -253,6 +271,11 @@ pub struct Evidence {
 
 fn in_seconds<S: serde::Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
     to.serialize_str(&rfc3339(*at))
+}
+
+/// Without what is less than a second: the form in which times go into documents and are told.
+pub fn whole_seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
 
 /// RFC 3339 with Z and whole seconds, as reports have it.

@@ -20,6 +20,7 @@ mod activate;
 mod change;
 mod inspect;
 mod journal;
+mod kind;
 mod left_behind;
 mod own_ids;
 mod preview;
@@ -44,12 +45,12 @@ pub use crate::mta::{KnownLogins, Logins, Ours, RegionalLogin, Running};
 use crate::mta::{Mta, Reload, ServicePlan, TableId, WantedKey};
 use change::StagedChange;
 use journal::{ApplyJournal, LiveIdKey, SeenFiles, TableRecord, TargetRecord};
-use registry::{HeldDirectory, Registry};
+pub use kind::TargetKind;
+use registry::{Directories, HeldDirectory};
 pub use reply::{
-    Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, RegionsRead, ReloadOwed, Reply,
-    TableInUse, Uncommitted, WhyReload,
+    Activated, Hindrances, Inspected, LiveEntry, Prepared, Previewed, ReadBack, RegionsRead, Reply, WhyReload,
 };
-pub use request::{Request, Setup, TargetId, TargetKind, TargetSetup, Version, WantedProof};
+pub use request::{JournalVersion, Request, Setup, TargetId, TargetSetup, WantedProof};
 pub use server::Server;
 
 /// The caller's end. Calls block; the agent runs them off its event loop.
@@ -104,7 +105,7 @@ struct Shared {
     swept: AtomicBool,
     store: ApplyJournal,
     key: Mutex<Option<LiveIdKey>>,
-    directories: Registry,
+    directories: Directories,
     /// Every target of the configuration.
     configured: BTreeSet<TargetId>,
 }
@@ -113,6 +114,7 @@ struct Shared {
 struct Target {
     id: TargetId,
     shared: Arc<Shared>,
+    kind: TargetKind,
     mta: Box<dyn Mta>,
     /// By the numbers of its endpoints, the SES region of each, or its name.
     regions: Vec<String>,
@@ -132,7 +134,7 @@ struct Target {
 struct OpenChange {
     ours: Ours,
     logins: Logins,
-    version: Version,
+    version: JournalVersion,
     /// Of the logins that the live keys get.
     live_id: String,
     /// Each login, where the version has several.

@@ -69,7 +69,7 @@ pub struct Head {
 
 /// What a line says, before it has its place in the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct AuditEntry {
     pub event: AuditEvent,
     pub what: String,
     pub key: Option<KeyId>,
@@ -78,7 +78,7 @@ pub struct Entry {
     pub more: Option<String>,
 }
 
-impl Entry {
+impl AuditEntry {
     pub fn new(event: AuditEvent, what: &str) -> Self {
         Self { event, what: what.into(), key: None, version: None, host: None, more: None }
     }
@@ -102,10 +102,12 @@ impl Entry {
     pub fn begins(action: &Action) -> Self {
         let entry = |what: &str| Self::new(AuditEvent::Begins, what);
         let of = |what: &str, key: &KeyId| entry(what).key(key);
-        let version =
-            |entry: Entry, version: &crate::facts::VersionId| Entry { version: Some(version.as_str().into()), ..entry };
+        let version = |entry: AuditEntry, version: &crate::facts::VersionId| AuditEntry {
+            version: Some(version.as_str().into()),
+            ..entry
+        };
         match action {
-            Action::Reactivate { key, host } => Entry { host: host.clone(), ..of("reactivate", key) },
+            Action::Reactivate { key, host } => AuditEntry { host: host.clone(), ..of("reactivate", key) },
             Action::Republish { from, key } => version(of("republish", key), from),
             Action::Create => entry("create"),
             Action::Put { key, publishes } => of(if *publishes { "publish" } else { "put" }, key),
@@ -118,7 +120,7 @@ impl Entry {
                 crate::plan::Purpose::ProveDead => "prove-dead",
             }),
             Action::TakeOff { version: id, refused } => {
-                Entry { key: refused.clone(), ..version(entry("take-off"), id) }
+                AuditEntry { key: refused.clone(), ..version(entry("take-off"), id) }
             }
             Action::Label { version: id, label } => version(entry("label"), id).more(label),
             Action::Unlabel { version: id, label } => version(entry("unlabel"), id).more(label),
@@ -155,7 +157,7 @@ impl Entry {
 
     /// The line that follows this head.
     pub fn after(self, head: &Head, by: &str, holder: &str, at: Timestamp) -> AuditLine {
-        let Entry { event, what, key, version, host, more } = self;
+        let AuditEntry { event, what, key, version, host, more } = self;
         let mut line = AuditLine {
             seq: head.seq + 1,
             at,
@@ -230,7 +232,7 @@ mod tests {
     fn chain(n: u64) -> (Vec<AuditLine>, Head) {
         let mut head = Head::default();
         let lines = (0..n).map(|i| {
-            let entry = Entry::new(AuditEvent::Done, "delete").key(&KeyId::new(format!("AKIA{i}")));
+            let entry = AuditEntry::new(AuditEvent::Done, "delete").key(&KeyId::new(format!("AKIA{i}")));
             let line = entry.after(&head, "arn:aws:iam::1:user/p", "c0", Timestamp::UNIX_EPOCH);
             head = line.head();
             line

@@ -215,7 +215,7 @@ pub struct Reach {
 }
 
 /// A call as the words of its errors name it.
-pub struct Asked {
+pub struct AwsCall {
     /// The IAM action.
     pub action: &'static str,
     /// `secret "SESSendSecret"`.
@@ -231,13 +231,13 @@ impl Reach {
     }
 
     /// One call of the SDK.
-    pub async fn send<T, E, F>(&self, asked: Asked, send: impl FnOnce(SdkConfig) -> F) -> Result<T, CallFailed>
+    pub async fn send<T, E, F>(&self, asked: AwsCall, send: impl FnOnce(SdkConfig) -> F) -> Result<T, CallFailed>
     where
         F: Future<Output = Result<T, SdkError<E>>>,
         E: Error + ProvideErrorMetadata + 'static,
         SdkError<E>: RequestId,
     {
-        let Asked { action, about, arn } = asked;
+        let AwsCall { action, about, arn } = asked;
         // The SDK's futures are large, and many of them wait side by side.
         let work = Box::pin(async {
             let config = self

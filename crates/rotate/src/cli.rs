@@ -19,40 +19,11 @@ use clap::{Args, Parser, Subcommand};
 use relaykey::fault::{Class, Fault};
 use relaykey::tls::Roots;
 use relaykey::{host, text};
+pub use relaykey_core::exit::Exit;
 
 use crate::config::{self, Config, Credential};
 use crate::run::Controller;
 use crate::words::{Names, speak_of};
-
-/// Exit codes.
-///
-/// | code | meaning |
-/// |---|---|
-/// | 0 | done, or nothing is due |
-/// | 1 | refused for good |
-/// | 2 | usage or configuration |
-/// | 3 | waits for people, or for hosts |
-/// | 75 | failed for now, not over yet, or somebody else is at work |
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Exit {
-    Done,
-    People,
-    ForNow,
-    ForGood,
-    Usage,
-}
-
-impl Exit {
-    pub fn code(self) -> u8 {
-        match self {
-            Exit::Done => 0,
-            Exit::ForGood => 1,
-            Exit::Usage => 2,
-            Exit::People => 3,
-            Exit::ForNow => 75,
-        }
-    }
-}
 
 /// Rotates the IAM key behind an SES SMTP credential: makes the new key, proves it, publishes it, waits until every host has
 /// confirmed it with proof, then retires the old one.
@@ -172,8 +143,8 @@ fn speak(common: &Common, config: &Config, credential: &Credential) {
         aws: aws(&config.aws),
         user: credential.iam_user.clone(),
         store: publish.map_or_else(String::new, |publish| match &publish.place {
-            config::Place::SecretsManager { secret } => format!("secret {secret:?}"),
-            config::Place::ParameterStore { parameter } => format!("parameter {parameter:?}"),
+            config::PublishPlace::SecretsManager { secret } => format!("secret {secret:?}"),
+            config::PublishPlace::ParameterStore { parameter } => format!("parameter {parameter:?}"),
         }),
         secret: region.map_or_else(
             || format!("--secret-id {secret}"),
@@ -184,14 +155,14 @@ fn speak(common: &Common, config: &Config, credential: &Credential) {
 }
 
 /// Where a command is at work: one credential of one configuration.
-pub struct Place<'a> {
+pub struct Session<'a> {
     pub config: &'a Config,
     pub credential: &'a Credential,
     pub controller: Controller,
     pub json: bool,
 }
 
-impl Place<'_> {
+impl Session<'_> {
     /// Text for people on standard output; in a lab it says so first.
     pub fn say(&self, text: &str) {
         say(&lab(self.config.lab, text));
@@ -207,7 +178,7 @@ fn lab(is_lab: bool, text: &str) -> String {
 }
 
 /// Loads the configuration, chooses the credential, and runs a command about it.
-fn with(common: &Common, command: impl AsyncFnOnce(Place<'_>) -> Exit) -> Exit {
+fn with(common: &Common, command: impl AsyncFnOnce(Session<'_>) -> Exit) -> Exit {
     let config = match load(common) {
         Ok(config) => config,
         Err(exit) => return exit,
@@ -223,7 +194,7 @@ fn with(common: &Common, command: impl AsyncFnOnce(Place<'_>) -> Exit) -> Exit {
     speak(common, &config, credential);
     runtime.block_on(async {
         match Controller::new(&config, credential).await {
-            Ok(controller) => command(Place { config: &config, credential, controller, json: common.json }).await,
+            Ok(controller) => command(Session { config: &config, credential, controller, json: common.json }).await,
             Err(fault) => refused(&fault),
         }
     })

@@ -143,7 +143,7 @@ pub struct Credential {
     /// Where the key is published; at least one.
     pub publish: Vec<Publish>,
     /// Where the hosts' reports and the control record are.
-    pub evidence: Evidence,
+    pub evidence: EvidenceConfig,
     /// The numbers of `[credential.rotation]`, the canary label, and the endpoints.
     pub policy: Policy,
 }
@@ -151,26 +151,26 @@ pub struct Credential {
 /// `[[credential.publish]]`: one place where hosts find the key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Publish {
-    pub place: Place,
+    pub place: PublishPlace,
     pub form: Form,
     /// `[aws]` with what this place overrides; an ARN's region wins.
     pub aws: Aws,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum PublishPlace {
     /// Name or ARN.
     SecretsManager { secret: String },
     /// Name or ARN.
     ParameterStore { parameter: String },
 }
 
-impl Place {
+impl PublishPlace {
     /// As people name it.
     pub fn name(&self) -> &str {
         match self {
-            Place::SecretsManager { secret } => secret,
-            Place::ParameterStore { parameter } => parameter,
+            PublishPlace::SecretsManager { secret } => secret,
+            PublishPlace::ParameterStore { parameter } => parameter,
         }
     }
 }
@@ -190,7 +190,7 @@ pub enum Form {
 
 /// `[credential.evidence]`: where the hosts' reports are, and the control record and the audit log beside them.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Evidence {
+pub enum EvidenceConfig {
     DynamoDb {
         table: String,
         principal: PrincipalBy,
@@ -203,19 +203,19 @@ pub enum Evidence {
     },
 }
 
-impl Evidence {
+impl EvidenceConfig {
     /// As people name it.
     pub fn name(&self) -> String {
         match self {
-            Evidence::DynamoDb { table, .. } => format!("table {table:?}"),
-            Evidence::ParameterStore { path, .. } => format!("parameters below {path:?}"),
+            EvidenceConfig::DynamoDb { table, .. } => format!("table {table:?}"),
+            EvidenceConfig::ParameterStore { path, .. } => format!("parameters below {path:?}"),
         }
     }
 
     /// How AWS is reached for it.
     pub fn aws(&self) -> &Aws {
         match self {
-            Evidence::DynamoDb { aws, .. } | Evidence::ParameterStore { aws, .. } => aws,
+            EvidenceConfig::DynamoDb { aws, .. } | EvidenceConfig::ParameterStore { aws, .. } => aws,
         }
     }
 }
@@ -405,12 +405,12 @@ fn publishes(reader: &mut Reader, view: &SectionView, aws: &Aws) -> Vec<PublishR
         let (place, key) = match kind {
             SECRETS_MANAGER => {
                 let secret = reader.require(&view, "secret", "add secret = \"NAME\", a name or an ARN", secret_id);
-                (Place::SecretsManager { secret: pinned(reader, &view, secret, &mut aws) }, "secret")
+                (PublishPlace::SecretsManager { secret: pinned(reader, &view, secret, &mut aws) }, "secret")
             }
             _ => {
                 let add = "add parameter = \"/ses/smtp\", a name or an ARN";
                 let parameter = reader.require(&view, "parameter", add, parameter_id);
-                (Place::ParameterStore { parameter: pinned(reader, &view, parameter, &mut aws) }, "parameter")
+                (PublishPlace::ParameterStore { parameter: pinned(reader, &view, parameter, &mut aws) }, "parameter")
             }
         };
         let forms = [("keep", Form::Keep), ("pair", Form::Pair), ("json", Form::Json), ("iam-key", Form::IamKey)];
@@ -457,8 +457,8 @@ fn one_canary(reader: &mut Reader, publish: &[PublishRead]) -> Option<String> {
     Some(first.value.clone())
 }
 
-fn evidence(reader: &mut Reader, view: &SectionView, aws: &Aws) -> Evidence {
-    let nothing = || Evidence::ParameterStore { path: String::new(), aws: aws.clone() };
+fn evidence(reader: &mut Reader, view: &SectionView, aws: &Aws) -> EvidenceConfig {
+    let nothing = || EvidenceConfig::ParameterStore { path: String::new(), aws: aws.clone() };
     let fix = "add [credential.evidence] with type = \"dynamodb\" and table = \"relaykey\": where the hosts report to";
     let Some(view) = reader.part(view, "evidence", &EVIDENCE, fix) else { return nothing() };
     let kinds = [DYNAMODB, PARAMETER_STORE].map(|kind| (kind, kind));
@@ -472,7 +472,7 @@ fn evidence(reader: &mut Reader, view: &SectionView, aws: &Aws) -> Evidence {
             let table = reader.require(&view, "table", "add table = \"relaykey\"", table_name);
             let kinds = [("userid", PrincipalBy::UserId), ("source-identity", PrincipalBy::SourceIdentity)];
             let principal = reader.read(&view, "principal", |v| value::choice(v, &kinds, &[]));
-            Evidence::DynamoDb {
+            EvidenceConfig::DynamoDb {
                 table: table.map(|at| at.value).unwrap_or_default(),
                 principal: principal.map_or(PrincipalBy::UserId, |at| at.value),
                 aws,
@@ -480,7 +480,7 @@ fn evidence(reader: &mut Reader, view: &SectionView, aws: &Aws) -> Evidence {
         }
         _ => {
             let path = reader.require(&view, "path", "add path = \"/relaykey\"", parameter_path);
-            Evidence::ParameterStore { path: path.map(|at| at.value).unwrap_or_default(), aws }
+            EvidenceConfig::ParameterStore { path: path.map(|at| at.value).unwrap_or_default(), aws }
         }
     }
 }

@@ -18,7 +18,7 @@ use relaykey::standin::{Options, Standin};
 use tokio::sync::{mpsc, watch};
 
 use self::aws::{AwsStandin, REGION};
-use self::host::{Kind, Told, World};
+use self::host::{HostKind, HostTold, World};
 use crate::cli::view;
 use crate::config::{self, Config};
 use crate::plan::{Action, Outcome, Purpose};
@@ -38,8 +38,8 @@ const FORGED: usize = 3;
 /// The one that is late.
 const LATE: usize = 4;
 
-fn kinds() -> [Kind; 5] {
-    let kind = |name, poll, held| Kind { name, poll: Duration::from_secs(poll), held };
+fn kinds() -> [HostKind; 5] {
+    let kind = |name, poll, held| HostKind { name, poll: Duration::from_secs(poll), held };
     [
         kind("mx1", 1, None),
         kind("mx2", 1, None),
@@ -153,7 +153,7 @@ struct Demo<'a> {
     config: &'a Config,
     controller: Controller,
     world: Arc<World>,
-    told: mpsc::UnboundedReceiver<Told>,
+    told: mpsc::UnboundedReceiver<HostTold>,
     begun: Instant,
     tell: &'a mut dyn FnMut(&str),
     /// Hosts that took the new key.
@@ -211,8 +211,8 @@ impl Demo<'_> {
         while adopted.len() < kinds().len() {
             let left = DEADLINE.saturating_sub(self.begun.elapsed());
             match tokio::time::timeout(left, self.told.recv()).await {
-                Ok(Some(Told::Uses { host, adopted: true, .. })) => adopted.push(host),
-                Ok(Some(Told::Trouble { host, words } | Told::MailFailed { host, words })) => {
+                Ok(Some(HostTold::Uses { host, adopted: true, .. })) => adopted.push(host),
+                Ok(Some(HostTold::Trouble { host, words } | HostTold::MailFailed { host, words })) => {
                     return Err(format!("{host}: {words}"));
                 }
                 Ok(Some(_)) => {}
@@ -239,15 +239,15 @@ impl Demo<'_> {
     fn hear(&mut self) {
         while let Ok(told) = self.told.try_recv() {
             match told {
-                Told::Uses { host, key, .. } => {
+                HostTold::Uses { host, key, .. } => {
                     self.confirmed.push(host);
                     self.say(&format!("{host} takes {key}: a login, then its report, with proof"));
                 }
-                Told::Waits { host, key } => {
+                HostTold::Waits { host, key } => {
                     self.say(&format!("{host} has fetched {key}, and its postmaster wants to approve it first"));
                 }
-                Told::MailFailed { host, words } => self.say(&format!("{host}: MAIL FAILED: {words}")),
-                Told::Trouble { host, words } => self.say(&format!("{host}: {words}")),
+                HostTold::MailFailed { host, words } => self.say(&format!("{host}: MAIL FAILED: {words}")),
+                HostTold::Trouble { host, words } => self.say(&format!("{host}: {words}")),
             }
         }
     }

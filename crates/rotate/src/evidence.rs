@@ -109,11 +109,6 @@ fn after(at: Timestamp, by: SignedDuration) -> Timestamp {
     at.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// Does it confirm a version?
-fn confirms(outcome: ReportOutcome) -> bool {
-    matches!(outcome, ReportOutcome::Adopted | ReportOutcome::Confirmed)
-}
-
 fn takes_back(outcome: ReportOutcome) -> Option<WhyTakenBack> {
     match outcome {
         ReportOutcome::Withdrawn => Some(WhyTakenBack::Withdrawn),
@@ -263,13 +258,8 @@ pub(crate) fn host_name(name: &str) -> HostName {
 /// One host by what it wrote last.
 fn judge(written: &Written, passwords: Passwords, now: Timestamp) -> Host {
     let report = &written.report;
-    let mut chain = Vec::new();
-    let mut next = Some(report);
-    while let Some(one) = next.filter(|_| chain.len() < DEPTH) {
-        chain.push(one);
-        next = one.latest.as_deref();
-    }
-    let standing = chain.iter().position(|one| confirms(one.outcome));
+    let chain: Vec<&Report> = report.chain().take(DEPTH).collect();
+    let standing = chain.iter().position(|one| one.outcome.confirms());
     let newer = &chain[..standing.unwrap_or(chain.len())];
     let took_back = newer.iter().find_map(|one| Some(took_back(one, takes_back(one.outcome)?)));
     // A withdrawal is not carried on by what replaces it: no confirmation stands under it.

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::parameter_store::Parameters;
-use self::table::Table;
+use self::table::ReportsTable;
 use crate::audit::{AuditLine, Head};
 use crate::aws::{CallFailed, FailKind};
 use crate::evidence::{Registry, Removed, Written, host_name};
@@ -176,12 +176,12 @@ impl Read {
     }
 }
 
-pub enum Place {
-    Table(Table),
+pub enum ReportsPlace {
+    Table(ReportsTable),
     Parameters(Parameters),
 }
 
-impl Place {
+impl ReportsPlace {
     /// `None`: there is none yet, or it was lost.
     pub async fn record(&self) -> Result<Option<Kept>, CallFailed> {
         match self {

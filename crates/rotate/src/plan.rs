@@ -43,7 +43,7 @@ fn wait(reason: Reason) -> Option<Turn> {
 }
 
 /// One look, with what every rule asks.
-struct Look<'a> {
+struct RuleInput<'a> {
     facts: &'a Facts,
     policy: &'a Policy,
     record: &'a ControlRecord,
@@ -55,7 +55,7 @@ struct Look<'a> {
     pending: Option<&'a Version>,
 }
 
-type Rule = fn(&Look, &mut Vec<Refusal>) -> Option<Turn>;
+type Rule = fn(&RuleInput, &mut Vec<Refusal>) -> Option<Turn>;
 
 /// In their order; 9 is asked last, and then 12 is left.
 const RULES: [Rule; 16] = [
@@ -82,7 +82,7 @@ const RULES: [Rule; 16] = [
 pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
     let current = facts.store.labelled(CURRENT);
     let pending = facts.store.labelled(PENDING).filter(|p| current.is_none_or(|c| c.id != p.id));
-    let look = Look {
+    let look = RuleInput {
         facts,
         policy,
         record: &facts.record,
@@ -116,7 +116,7 @@ pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
 
 /// The published key is Inactive. By us: a host may be on it, back with it at once. By another's hand: it is theirs to say,
 /// and no other key dies meanwhile (rules 10 and 11).
-fn rule_1(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+fn rule_1(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let key = look.current_key.filter(|key| look.status(key) == Some(KeyStatus::Inactive))?;
     if look.record.is_revoked(key) {
         return None;
@@ -129,7 +129,7 @@ fn rule_1(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// The published key is gone, and nothing better is under way: whatever lives is published again, else a new key is made.
-fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+fn rule_2(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let (current, key) = (look.current?, look.current_key?);
     if look.status(key).is_some() {
         return None;
@@ -159,15 +159,15 @@ fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         // Where there is no AWSPENDING, what is put is published: verified first.
         if look.facts.store.kind == StoreKind::ParameterStore {
             match look.asked(key) {
-                Asked::Accepted => {}
-                Asked::Stale => return act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
+                OwnLogins::Accepted => {}
+                OwnLogins::Stale => return act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
                 // Held back for a while: another value, or a new key, has its turn.
-                Asked::Refused => {
+                OwnLogins::Refused => {
                     refusals.push(Refusal::SesRefuses { key: key.clone() });
                     let forgotten = Action::Forget { key: key.clone(), refused: true };
                     return act(forgotten, Reason::NotTaken(key.clone()));
                 }
-                Asked::Unanswered => {
+                OwnLogins::Unanswered => {
                     refusals.push(Refusal::SesRefuses { key: key.clone() });
                     return wait(Reason::NotTaken(key.clone()));
                 }
@@ -197,7 +197,7 @@ fn rule_2(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// A host says that it is cut off, and the key it names is one that we deactivated.
-fn rule_3(look: &Look, _: &mut Vec<Refusal>) -> Option<Turn> {
+fn rule_3(look: &RuleInput, _: &mut Vec<Refusal>) -> Option<Turn> {
     let mut named = look.facts.fleet.iter().flat_map(|host| host.needs_back().map(move |key| (host, key)));
     let (host, key) = named.find(|(_, key)| look.inactive_by_us(key) && !look.record.is_revoked(key))?;
     let reason = Reason::HostCutOff(host.name.clone(), key.clone());
@@ -205,7 +205,7 @@ fn rule_3(look: &Look, _: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// A revoke is open. What is done about it is not decided here yet; nothing else is done meanwhile.
-fn rule_4(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+fn rule_4(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let published = look.current_key.filter(|key| look.record.is_revoked(key));
     if let Some(key) = published {
         refusals.push(Refusal::RevokedKeyPublished { key: key.clone() });
@@ -216,7 +216,7 @@ fn rule_4(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// A rotation is due or asked for, and none is under way.
-fn rule_8(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let reason = look.wanted()?;
     if look.unseen_part(Part::Fleet) || look.pending.is_some() || look.facts.unstored.is_some() {
         return None;
@@ -244,7 +244,7 @@ fn rule_8(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// Two keys: one that we made and nothing came of is cleared; one that nobody explains is a person's.
-fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+fn rule_9(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     if look.facts.keys.len() < 2 || look.unseen_part(Part::Fleet) {
         return None;
     }
@@ -269,7 +269,7 @@ fn rule_9(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// Else wait. A host that is cut off is told, also where no old key is left that it could be given back.
-fn rule_12(look: &Look, refusals: &mut Vec<Refusal>) -> Turn {
+fn rule_12(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Turn {
     let cut_off = look.facts.fleet.iter().filter(|host| host.took_back.is_some());
     add(refusals, cut_off.map(|host| Refusal::Withdrawn { host: host.name.clone() }));
     Turn::Wait(if refusals.is_empty() { Reason::NothingDue { until: look.due() } } else { Reason::Refused })
@@ -282,7 +282,7 @@ fn add(refusals: &mut Vec<Refusal>, more: impl IntoIterator<Item = Refusal>) {
 }
 
 /// What our logins say of a key.
-enum Asked {
+enum OwnLogins {
     Accepted,
     Refused,
     Unanswered,
@@ -297,7 +297,7 @@ fn log_in(key: &KeyId, purpose: Purpose) -> Action {
 /// A reply counts for so long.
 const LOGIN_HOLDS: SignedDuration = SignedDuration::from_secs(50);
 
-impl Look<'_> {
+impl RuleInput<'_> {
     fn status(&self, key: &KeyId) -> Option<KeyStatus> {
         self.facts.status(key)
     }
@@ -317,12 +317,12 @@ impl Look<'_> {
     }
 
     /// At every configured endpoint: accepted at all, refused at one, or not known of one.
-    fn asked(&self, key: &KeyId) -> Asked {
+    fn asked(&self, key: &KeyId) -> OwnLogins {
         self.asked_since(key, Timestamp::MIN)
     }
 
     /// The same, by what was said since then.
-    fn asked_since(&self, key: &KeyId, since: Timestamp) -> Asked {
+    fn asked_since(&self, key: &KeyId, since: Timestamp) -> OwnLogins {
         let of = |endpoint: &String| {
             let lately = |login: &&crate::facts::Login| {
                 let is_fresh = login.at + LOGIN_HOLDS > self.now && login.at >= since;
@@ -332,10 +332,10 @@ impl Look<'_> {
         };
         let replies: Vec<_> = self.policy.endpoints.iter().map(of).collect();
         match () {
-            () if replies.is_empty() || replies.contains(&None) => Asked::Stale,
-            () if replies.contains(&Some(LoginReply::Refused)) => Asked::Refused,
-            () if replies.contains(&Some(LoginReply::NoAnswer)) => Asked::Unanswered,
-            () => Asked::Accepted,
+            () if replies.is_empty() || replies.contains(&None) => OwnLogins::Stale,
+            () if replies.contains(&Some(LoginReply::Refused)) => OwnLogins::Refused,
+            () if replies.contains(&Some(LoginReply::NoAnswer)) => OwnLogins::Unanswered,
+            () => OwnLogins::Accepted,
         }
     }
 

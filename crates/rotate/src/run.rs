@@ -23,19 +23,19 @@ use relaykey_core::fault::{Class, Fault};
 
 pub use self::asked::{Answer, Ask};
 pub use self::check::{Checked, PublishedLogin, Right};
-use crate::audit::{self, Entry};
+use crate::audit::{self, AuditEntry};
 pub use crate::audit::{AuditEvent, AuditLine, Broken};
 use crate::aws::keys::Keys;
 use crate::aws::parameters::ParameterAt;
 use crate::aws::secret::SecretAt;
 use crate::aws::store::{Seen, StoreAt};
-use crate::aws::{Asked, CallFailed, FailKind, Reach, Until, incomplete, logins};
+use crate::aws::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, logins};
 pub use crate::aws::{Choke, Hooks, Moment};
-use crate::config::{self, Config, Credential, Evidence, Form};
+use crate::config::{self, Config, Credential, EvidenceConfig, Form};
 use crate::facts::{Facts, KeyId, Login};
 use crate::hosts::parameter_store::Parameters;
-use crate::hosts::table::Table;
-use crate::hosts::{EntryWrite, Kept, Place};
+use crate::hosts::table::ReportsTable;
+use crate::hosts::{EntryWrite, Kept, ReportsPlace};
 use crate::plan::{Action, Decision, Outcome};
 use crate::policy::{DECISION_HOLDS, Policy};
 use crate::record::{ControlRecord, Lease};
@@ -97,7 +97,7 @@ pub struct Controller {
     sts: Reach,
     keys: Keys,
     store: StoreAt,
-    place: Place,
+    place: ReportsPlace,
     caller: Option<Caller>,
     unstored: Option<NewKey>,
     /// What our own logins gave lately.
@@ -137,15 +137,19 @@ impl Controller {
         };
         let reach = |aws| Reach::new(aws, &http, &hooks);
         let store = match &publish.place {
-            config::Place::SecretsManager { secret } => StoreAt::Secret(SecretAt::new(reach(&publish.aws)?, secret)),
-            config::Place::ParameterStore { parameter } => {
+            config::PublishPlace::SecretsManager { secret } => {
+                StoreAt::Secret(SecretAt::new(reach(&publish.aws)?, secret))
+            }
+            config::PublishPlace::ParameterStore { parameter } => {
                 StoreAt::Parameter(ParameterAt::new(reach(&publish.aws)?, parameter))
             }
         };
         let place = match &credential.evidence {
-            Evidence::DynamoDb { table, aws, .. } => Place::Table(Table::new(reach(aws)?, table, &credential.name)),
-            Evidence::ParameterStore { path, aws } => {
-                Place::Parameters(Parameters::new(reach(aws)?, path, &credential.name))
+            EvidenceConfig::DynamoDb { table, aws, .. } => {
+                ReportsPlace::Table(ReportsTable::new(reach(aws)?, table, &credential.name))
+            }
+            EvidenceConfig::ParameterStore { path, aws } => {
+                ReportsPlace::Parameters(Parameters::new(reach(aws)?, path, &credential.name))
             }
         };
         let policy = Policy { endpoints: logins::endpoints(&credential.smtp), ..credential.policy.clone() };
@@ -172,7 +176,7 @@ impl Controller {
         if let Some(caller) = &self.caller {
             return Ok(caller.clone());
         }
-        let asked = Asked { action: "sts:GetCallerIdentity", about: "this process".into(), arn: "*".into() };
+        let asked = AwsCall { action: "sts:GetCallerIdentity", about: "this process".into(), arn: "*".into() };
         let send = |config| aws_sdk_sts::Client::new(&config).get_caller_identity().send();
         let said = self.sts.send(asked, send).await.map_err(|failed| *failed.fault)?;
         let (Some(arn), Some(account), Some(user_id)) = (said.arn, said.account, said.user_id) else {
@@ -317,7 +321,7 @@ impl Controller {
         &self,
         kept: &mut Kept,
         record: ControlRecord,
-        entry: Option<Entry>,
+        entry: Option<AuditEntry>,
         host: Option<&EntryWrite>,
     ) -> Result<(), CallFailed> {
         if kept.record == record && entry.is_none() && host.is_none() {

@@ -10,10 +10,9 @@ use crate::aws;
 use crate::config::{self, IfAppliedDies, Mode, Severity};
 use crate::credential::{self, Login};
 use crate::rollover::{Evidence, State};
-use crate::smtp::Verdict;
+use crate::smtp::LoginVerdict;
 use crate::source::{self, Fetched, Source};
 use crate::state::Store;
-use crate::status::source_words;
 
 /// if_applied_dies = "apply" needs the source to give the version in use also when it has a newer one.
 async fn gives_applied(
@@ -79,7 +78,7 @@ pub(super) async fn source(
         Ok(fetched) => {
             let what = format!(
                 "{} gives version {}: {} ({})",
-                source_words(&credential.source),
+                credential.source.words(),
                 fetched.id.version,
                 fetched.payload.form,
                 agent::shown_before_the_login(&fetched, state)
@@ -141,12 +140,10 @@ pub(super) async fn logins(
                 continue;
             }
         };
-        let used = seen.as_ref().map(|seen| seen.endpoints.clone()).filter(|used| !used.is_empty());
-        let used = used.unwrap_or_else(|| vec![0]);
-        let places: Vec<(config::Smtp, &Login)> = (target.smtp.endpoints().enumerate())
-            .filter(|(at, _)| used.contains(at))
-            .filter_map(|(at, smtp)| Some((alone(smtp), logins.at(at)?)))
-            .collect();
+        let used = agent::or_the_default(seen.as_ref().map_or(&[][..], |seen| &seen.endpoints[..]));
+        let places = agent::places_used(&target.smtp, &used, &logins);
+        let places: Vec<(config::Smtp, &Login)> =
+            places.into_iter().map(|(smtp, login)| (alone(smtp), login)).collect();
         let new = || places.iter().filter(|(smtp, _)| !tried.iter().any(|(before, _)| before == smtp));
         // Nor is a password that is in use sent as a user name.
         if new().next().is_some() && agent::shown_before_the_login(fetched, state) == credential::NOT_SHOWN {
@@ -166,11 +163,11 @@ pub(super) async fn logins(
             let place = smtp.place();
             let mut accepted = None;
             match verdict {
-                Verdict::Accepted { reply } => {
+                LoginVerdict::Accepted { reply } => {
                     findings.good(name, "login", format!("{place} accepted: {reply}"));
                     accepted = Some(Evidence { endpoint: place, reply, at });
                 }
-                Verdict::Refused { reply } => findings.failed(
+                LoginVerdict::Refused { reply } => findings.failed(
                     is_awaited(credential, target, fetched, state, at),
                     name,
                     "login",
@@ -179,7 +176,7 @@ pub(super) async fn logins(
                      key may need some minutes"
                         .into(),
                 ),
-                Verdict::Unknown { temporary, words, fix, .. } => {
+                LoginVerdict::Unknown { temporary, words, fix, .. } => {
                     let fix = fix.unwrap_or_else(|| "try again".into());
                     let whose = if target.smtp.also.is_empty() { String::new() } else { format!("{place}: ") };
                     findings.failed(temporary, name, "login", format!("{whose}no login: {words}"), fix);

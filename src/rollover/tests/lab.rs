@@ -242,7 +242,7 @@ impl LabHost {
         match step {
             Step::Inspect { target } => {
                 let swapped = self.journal[*target].clone();
-                let reload_owed = self.owed[*target].then(|| Owed { since: now, why: "not done yet".into() });
+                let reload_owed = self.owed[*target].then(|| ReloadOwed { since: now, why: "not done yet".into() });
                 let held = held(self.besides.0);
                 let mut seen = Inspection { swapped, reload_owed, held, ..holds(self.files[*target]) };
                 if let Some(name) = self.name {

@@ -81,7 +81,7 @@ impl Game {
         match step {
             Step::Inspect { target } => {
                 let s = world.servers[*target];
-                let owed = (s.files != s.noticed).then(|| Owed { since: at(-1), why: "owed".into() });
+                let owed = (s.files != s.noticed).then(|| ReloadOwed { since: at(-1), why: "owed".into() });
                 let swapped = (s.swapped > 0).then(|| swapped(s.swapped.into()));
                 one(Outcome::Inspected(Inspection { reload_owed: owed, swapped, ..holds(s.files.into()) }), &same);
             }

@@ -113,7 +113,10 @@ fn an_approval_of_what_has_changed_meanwhile_applies_nothing() {
         host.poll(0);
         host.source = 3;
         let run = host.approve(named, 60);
-        assert_eq!((run.failures.clone(), run.outcomes()), (vec!["changed-meanwhile".to_owned()], vec!["pending-approval"]));
+        assert_eq!(
+            (run.failures.clone(), run.outcomes()),
+            (vec!["changed-meanwhile".to_owned()], vec!["pending-approval"])
+        );
         assert_eq!((host.version(), run.committed), ("v1", None));
         assert_eq!(run.steps, ["inspect", "fetch", "verify", "preview", "hold"]);
         // What waits now is what is approved now.

@@ -169,11 +169,11 @@ impl Node {
             u.id = StepId(0);
             if let Step::ReadBack { stamp: of, .. } = &mut u.step {
                 present.push(Some(&*of) == stamp);
-                (of.seq, of.at) = (0, String::new());
+                (of.seq, of.at) = (0, Timestamp::UNIX_EPOCH);
             }
         }
         if let Some(stamp) = &mut plain.stamp {
-            (stamp.seq, stamp.at) = (0, String::new());
+            (stamp.seq, stamp.at) = (0, Timestamp::UNIX_EPOCH);
         }
         let proved: Vec<bool> = self.facts.targets.iter().map(|t| self.is_proved(t, stamp)).collect();
         plain.targets.iter_mut().filter_map(|t| t.read_back.as_mut()).for_each(|r| r.proof = Err(String::new()));

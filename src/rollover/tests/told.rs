@@ -241,7 +241,7 @@ fn a_sign_of_life_proves_anew_what_is_in_use() {
     let run = host.poll(24 * HOUR);
     assert_eq!(proofs(&run), [Ok("proof of 1".to_owned()), Ok("proof of 1".to_owned())]);
     assert_eq!(run.steps.iter().filter(|step| **step == "attest").count(), 2);
-    assert_eq!((run.told[0].seq, run.told[0].at.as_str()), (host.state.seq, "2027-01-16T08:00:00Z"));
+    assert_eq!((run.told[0].seq, rfc3339(run.told[0].at).as_str()), (host.state.seq, "2027-01-16T08:00:00Z"));
     // Not before its time, and once.
     assert!(!host.poll(24 * HOUR + 60).steps.contains(&"attest"));
     // Where one of them has none, or holds something else, it is given without: half a proof would be taken for none.
@@ -310,7 +310,7 @@ fn a_report_names_no_key_as_in_use_where_a_reload_is_owed() {
     let mut state = applied(&policy, 1);
     let in_use = |state: &State| Facts::new(state.clone(), &policy, Wake::default(), false).in_use();
     assert_eq!(in_use(&state), Some(vec!["AKIA1".to_owned()]));
-    state.targets.get_mut("t0").unwrap().reload_owed = Some(Owed { since: at(-60), why: "never".into() });
+    state.targets.get_mut("t0").unwrap().reload_owed = Some(ReloadOwed { since: at(-60), why: "never".into() });
     assert_eq!(in_use(&state), None);
 }
 
@@ -320,7 +320,7 @@ fn a_login_of_our_own_that_was_accepted_is_over_with_the_heal() {
     let mut host = LabHost::new(policy(1), 1);
     let id = host.state.applied.as_ref().unwrap().id.clone();
     let last = Tried { at: at(-30), endpoint: "e:587".into(), result: OwnResult::Accepted };
-    let own = OwnLogin { last: Some(last), ..OwnLogin::of(&id) };
+    let own = OwnLoginTrials { last: Some(last), ..OwnLoginTrials::of(&id) };
     host.state.targets.get_mut("t0").unwrap().own_login = Some(own);
     host.files = vec![9];
     let run = host.poll(60);

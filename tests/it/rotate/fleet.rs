@@ -317,7 +317,7 @@ fn a_table_with_the_keys_of_0_1_0_is_read() {
         write(&mut host("mx1"), "relaykey/report/v1");
         write(&mut host("mx2"), "relaykey/report/v2");
         let earlier = |credential: &mut relaykey_rotate::config::Credential| {
-            if let relaykey_rotate::config::Evidence::DynamoDb { table, .. } = &mut credential.evidence {
+            if let relaykey_rotate::config::EvidenceConfig::DynamoDb { table, .. } = &mut credential.evidence {
                 *table = "earlier".into();
             }
         };

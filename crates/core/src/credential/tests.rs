@@ -25,16 +25,19 @@ fn derivation_gives_the_published_vectors() {
 fn every_documented_form_is_detected() {
     let pair = format!("AKIAEXAMPLE:{GOOD}");
     let mut cases = vec![
-        (pair.clone(), Form::Pair),
-        (format!("  {pair} \r\n"), Form::Pair),
-        (format!("\u{feff}{pair}\n"), Form::Pair),
-        (format!(r#"{{"username":"AKIAEXAMPLE","password":"{GOOD}"}}"#), Form::JsonReady),
-        (format!(r#"{{"smtp_username":"AKIAEXAMPLE","smtp_password":" {GOOD}\n","note":[1,null]}}"#), Form::JsonReady),
+        (pair.clone(), PayloadForm::Pair),
+        (format!("  {pair} \r\n"), PayloadForm::Pair),
+        (format!("\u{feff}{pair}\n"), PayloadForm::Pair),
+        (format!(r#"{{"username":"AKIAEXAMPLE","password":"{GOOD}"}}"#), PayloadForm::JsonReady),
+        (
+            format!(r#"{{"smtp_username":"AKIAEXAMPLE","smtp_password":" {GOOD}\n","note":[1,null]}}"#),
+            PayloadForm::JsonReady,
+        ),
     ];
     for (id, secret) in IAM {
         cases.push((
             format!(r#"{{"{id}":"AKIAEXAMPLE","{secret}":"{SECRET_KEY}","sessionToken":""}}"#),
-            Form::JsonIamKey,
+            PayloadForm::JsonIamKey,
         ));
     }
     for (text, form) in cases {

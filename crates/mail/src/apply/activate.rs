@@ -1,7 +1,9 @@
 //! How the mail server comes to read what is there, and how it is known that it has.
 
-use super::journal::{Instance, Moment, Phase, SeenFiles, TargetRecord};
-use super::{Activated, MayChange, OpenChange, ReloadOwed, Swap, Target};
+use relaykey_core::target::ReloadOwed;
+
+use super::journal::{HostMoment, Instance, SeenFiles, SwapPhase, TargetRecord};
+use super::{Activated, MayChange, OpenChange, Swap, Target};
 use crate::fault::Fault;
 use crate::mta::{Reload, Running};
 
@@ -139,13 +141,13 @@ impl Target {
         }
         // Of what nobody of ours has put there, it is remembered with the files.
         let Some(open) = &self.open else { return Ok(Err(None)) };
-        let swapped = Moment::now()?;
+        let swapped = HostMoment::now()?;
         if let Some(known) = known.filter(|record| record.live_id == open.live_id) {
             return Ok(Err(Some(TargetRecord { swapped, ..known })));
         }
         let (version, live_id, logins) = (open.version.clone(), open.live_id.clone(), open.regional.clone());
         let usernames = Vec::new();
-        let (phase, reload_owed, ahead, tables) = (Phase::Committed, None, None, open.written.clone());
+        let (phase, reload_owed, ahead, tables) = (SwapPhase::Committed, None, None, open.written.clone());
         Ok(Err(Some(TargetRecord { version, usernames, live_id, logins, phase, reload_owed, swapped, ahead, tables })))
     }
 }
@@ -166,7 +168,7 @@ pub(super) fn has_read(seen: Option<&SeenFiles>, running: Running) -> Result<Opt
     Ok(match seen {
         Some(seen) if seen.read => Some(HasRead::Before),
         _ if running == Running::No => Some(HasRead::WillAtItsStart),
-        Some(seen) if seen.is_before_start(running, &Moment::now()?) => Some(HasRead::AtItsStart),
+        Some(seen) if seen.is_before_start(running, &HostMoment::now()?) => Some(HasRead::AtItsStart),
         _ => None,
     })
 }

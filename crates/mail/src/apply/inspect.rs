@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use relaykey_core::target::{ReloadOwed, Swapped};
+
 use super::activate::has_read;
-use super::journal::{LiveIdKey, Moment, Phase, SeenFiles, TargetRecord};
+use super::journal::{HostMoment, LiveIdKey, SeenFiles, SwapPhase, TargetRecord};
 use super::left_behind::{LoginInUse, tables_in_use};
-use super::own_ids::Purpose;
+use super::own_ids::CallerPurpose;
 use super::registry::{self, directories, ids_around};
 use super::version_id::VersionIds;
-use super::{ATTEMPTS, Hindrances, Inspected, LOCK_WAIT, LiveEntry, MayChange, ReloadOwed, Target, Uncommitted};
+use super::{ATTEMPTS, Hindrances, Inspected, LOCK_WAIT, LiveEntry, MayChange, Target};
 use crate::credential::{self, Login, Secret};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -23,7 +25,7 @@ impl Target {
             self.sweep()?;
             self.swept = true;
         }
-        let ours = &self.believed(ours, Purpose::Look)?;
+        let ours = &self.believed(ours, CallerPurpose::Look)?;
         let view = self.look(ours)?;
         let mut findings = view.findings.clone();
         for (file, e) in self.tidy(&view.files) {
@@ -45,9 +47,10 @@ impl Target {
         // What the journal calls swapped may have been stopped before the first rename.
         let swapped = record
             .as_ref()
-            .filter(|record| record.phase == Phase::Swapped && is_in_place(record, &entries))
-            .map(|record| Uncommitted {
-                version: record.version.clone(),
+            .filter(|record| record.phase == SwapPhase::Swapped && is_in_place(record, &entries))
+            .map(|record| Swapped {
+                id: record.version.id(),
+                source: record.version.source.clone(),
                 username: record.usernames.last().filter(|name| !credential::has_secret_shape(name)).cloned(),
                 live_id: record.live_id.clone(),
             });
@@ -148,7 +151,7 @@ impl Target {
     }
 
     pub(super) fn in_order(&self, ours: &Ours, login: &Login) -> Result<(), Fault> {
-        let view = self.look(&self.believed(ours, Purpose::Look)?)?;
+        let view = self.look(&self.believed(ours, CallerPurpose::Look)?)?;
         let (as_password, name) = (Secret::new(login.username.clone()), &login.password);
         let stands = |there: &Login| (there.password == as_password) | (Secret::new(there.username.clone()) == *name);
         let there = view.entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
@@ -182,7 +185,7 @@ impl Target {
             Some(applied) if *applied != login.username => false,
             _ if tells || ours.logins.applied.contains(&live_id) => true,
             // Where the key for live ids was made anew, they tell nothing, and the mail server does.
-            _ => first_live(&self.look(&self.believed(ours, Purpose::Look)?)?) == Some(login),
+            _ => first_live(&self.look(&self.believed(ours, CallerPurpose::Look)?)?) == Some(login),
         };
         match is_it {
             true => Ok(()),
@@ -196,7 +199,7 @@ impl Target {
 
     /// Which of these logins does the mail server find under the first live key?
     pub(super) fn which_stands(&self, ours: &Ours, logins: &[Login]) -> Result<Option<usize>, Fault> {
-        let view = self.look(&self.believed(ours, Purpose::Look)?)?;
+        let view = self.look(&self.believed(ours, CallerPurpose::Look)?)?;
         let in_use = first_live(&view);
         Ok(logins.iter().position(|login| Some(login) == in_use))
     }
@@ -215,7 +218,7 @@ impl Target {
 
     /// What the caller says is ours, as far as it is believed. What was swapped in and not committed is ours too, whatever the
     /// caller knows of it.
-    pub(super) fn believed(&self, ours: &Ours, purpose: Purpose) -> Result<Ours, Fault> {
+    pub(super) fn believed(&self, ours: &Ours, purpose: CallerPurpose) -> Result<Ours, Fault> {
         let mut ours = self.shared.store.own_ids(&self.id.credential)?.believed(ours, purpose);
         let uncommitted = self.shared.store.get(&self.id)?;
         // So is what was swapped in under a name that the configuration has no more: it may have been this target's.
@@ -338,7 +341,7 @@ impl Target {
                 self.shared.store.set(&self.id, Some(record.clone()))?;
             }
         }
-        if record.reload_owed.is_some() && record.swapped.is_before_start(running, &Moment::now()?) {
+        if record.reload_owed.is_some() && record.swapped.is_before_start(running, &HostMoment::now()?) {
             match may_change {
                 true => self.reload_is_settled(&mut record)?,
                 false => record.reload_owed = None,
@@ -350,7 +353,7 @@ impl Target {
     pub(super) fn reload_is_settled(&self, record: &mut TargetRecord) -> Result<(), Fault> {
         record.reload_owed = None;
         // A closed record is kept for the reload alone.
-        self.shared.store.set(&self.id, (record.phase == Phase::Swapped).then(|| record.clone()))
+        self.shared.store.set(&self.id, (record.phase == SwapPhase::Swapped).then(|| record.clone()))
     }
 }
 

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use relaykey_core::target::ReloadOwed;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::change::Over;
-use super::{ReloadOwed, TargetId, Version};
+use super::{JournalVersion, TargetId};
 use crate::credential::{LocalKey, Login};
 use crate::fault::{Class, Fault};
 use crate::host::way::Way;
@@ -31,7 +32,7 @@ pub(super) const SWAP_SECONDS: u64 = 2;
 
 /// A point in time by two clocks: wall time for people, time since boot for comparing with process start times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Moment {
+pub(super) struct HostMoment {
     pub(super) wall: jiff::Timestamp,
     pub(super) boot_seconds: u64,
     pub(super) boot_id: String,
@@ -40,7 +41,7 @@ pub(super) struct Moment {
     pub(super) time_namespace: Option<String>,
 }
 
-impl Moment {
+impl HostMoment {
     pub(super) fn now() -> Result<Self, HostError> {
         Ok(Self {
             wall: jiff::Timestamp::now(),
@@ -65,7 +66,7 @@ impl Moment {
 /// How far a version is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Phase {
+pub(super) enum SwapPhase {
     /// The renames have begun, and nobody has said `Commit`.
     Swapped,
     /// Closed; the record stays only as long as a reload is owed.
@@ -79,7 +80,7 @@ pub(super) enum Phase {
 pub(super) struct TargetRecord {
     /// Its name, as relaykey 0.1.0 wrote and reads it, and beside it what tells it from others of that name.
     #[serde(flatten)]
-    pub(super) version: Version,
+    pub(super) version: JournalVersion,
     /// Its user name, and those of versions that were swapped in before it and not committed either: an entry that holds
     /// one of them is ours, whatever the source gives by then. Empty once committed.
     pub(super) usernames: Vec<String>,
@@ -88,8 +89,8 @@ pub(super) struct TargetRecord {
     /// Where the version has a login for each of several regions: these. Empty where it has one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) logins: Vec<RegionalLogin>,
-    pub(super) phase: Phase,
-    pub(super) swapped: Moment,
+    pub(super) phase: SwapPhase,
+    pub(super) swapped: HostMoment,
     pub(super) reload_owed: Option<ReloadOwed>,
     /// What tells that the run which wrote this was killed before the first rename.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -201,7 +202,7 @@ pub(super) struct SeenFiles {
     #[serde(default)]
     pub(super) way: Way,
     /// When they were first seen so.
-    pub(super) at: Moment,
+    pub(super) at: HostMoment,
     /// The mail server was reloaded when they were so, or noticed a rename of ours over files that it had read.
     pub(super) read: bool,
     /// The mail server did not run after they were seen so: whatever runs later was started after that.
@@ -215,7 +216,7 @@ pub(super) struct SeenFiles {
 
 impl SeenFiles {
     /// Was this mail server started after they were seen so? Then it has read them so.
-    pub(super) fn is_before_start(&self, running: Running, now: &Moment) -> bool {
+    pub(super) fn is_before_start(&self, running: Running, now: &HostMoment) -> bool {
         self.stopped && matches!(running, Running::Yes { .. }) || self.at.is_before_start(running, now)
     }
 
@@ -226,7 +227,7 @@ impl SeenFiles {
             way.extend(Way::of(Path::new("/"), path)?.0);
         }
         let (files, instance) = (look_at_all(files)?, Some(instance));
-        Ok(Self { files, instance, way, at: Moment::now()?, read: false, stopped: false, overtaken: false })
+        Ok(Self { files, instance, way, at: HostMoment::now()?, read: false, stopped: false, overtaken: false })
     }
 
     /// Is nothing of it different from what was known, and has been nothing in between?
@@ -278,7 +279,7 @@ impl SeenFiles {
         for (path, _) in after.files.iter().chain(after.instance.iter().flat_map(|instance| &instance.files)) {
             after.way.extend(Way::of(Path::new("/"), path).ok()?.0);
         }
-        (after.at, after.stopped, after.overtaken) = (Moment::now().ok()?, false, false);
+        (after.at, after.stopped, after.overtaken) = (HostMoment::now().ok()?, false, false);
         // Who looks next finds the directory changed, by our own renames.
         Some(after).filter(|after| after.way.is_still(&self.way))
     }
@@ -460,7 +461,7 @@ impl ApplyJournal {
     ) -> Result<Vec<(TargetId, TargetRecord)>, Fault> {
         let orphan = |(name, record): (String, TargetRecord)| {
             let id = id(&name).filter(|id| id.credential == credential && !configured.contains(id))?;
-            (record.phase == Phase::Swapped).then_some((id, record))
+            (record.phase == SwapPhase::Swapped).then_some((id, record))
         };
         Ok(self.load()?.targets.into_iter().filter_map(orphan).collect())
     }
@@ -725,8 +726,8 @@ mod tests {
             usernames: vec!["AKIANEW".into()],
             live_id: "ab".into(),
             logins: Vec::new(),
-            phase: Phase::Swapped,
-            swapped: Moment {
+            phase: SwapPhase::Swapped,
+            swapped: HostMoment {
                 wall: jiff::Timestamp::UNIX_EPOCH,
                 boot_seconds: 1,
                 boot_id: "b1".into(),
@@ -753,7 +754,7 @@ mod tests {
             (swapped(&[]), 1),
             (swapped(&["hash:/a"]), 1),
             (swapped(&["hash:/a", "lmdb:/b"]), 2),
-            (TargetRecord { phase: Phase::Committed, ..swapped(&["hash:/a", "lmdb:/b", "cdb:/c"]) }, 2),
+            (TargetRecord { phase: SwapPhase::Committed, ..swapped(&["hash:/a", "lmdb:/b", "cdb:/c"]) }, 2),
         ] {
             store.set(&target("main"), Some(record.clone())).unwrap();
             assert_eq!(format(), expected, "{record:?}");
@@ -780,7 +781,7 @@ mod tests {
 
     #[test]
     fn a_start_counts_only_when_it_was_surely_after_the_swap() {
-        let at = |boot_id: &str, time_namespace: Option<&str>| Moment {
+        let at = |boot_id: &str, time_namespace: Option<&str>| HostMoment {
             wall: jiff::Timestamp::UNIX_EPOCH,
             boot_seconds: 1000,
             boot_id: boot_id.into(),

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::TableInUse;
+use relaykey_core::report::ReportTable;
+
 use crate::credential;
 use crate::mta::{LeftOut, Ours, ServiceView, shown};
 
@@ -47,11 +48,14 @@ impl<'a> LoginInUse<'a> {
 }
 
 /// The tables that services ask, each once, in the order in which they are asked.
-pub(super) fn tables_in_use(services: &[ServiceView]) -> Vec<TableInUse> {
-    let (mut known, mut tables) = (BTreeSet::new(), Vec::<TableInUse>::new());
+pub(super) fn tables_in_use(services: &[ServiceView]) -> Vec<ReportTable> {
+    let (mut known, mut tables) = (BTreeSet::new(), Vec::<ReportTable>::new());
     for id in services.iter().flat_map(|service| &service.tables).filter(|id| known.insert(*id)) {
         let asks = services.iter().filter(|service| service.tables.contains(id));
-        tables.push(TableInUse { table: id.clone(), services: asks.map(|service| service.service.clone()).collect() });
+        tables.push(ReportTable {
+            table: id.to_string(),
+            services: asks.map(|service| service.service.clone()).collect(),
+        });
     }
     tables
 }

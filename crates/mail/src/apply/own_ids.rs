@@ -35,7 +35,7 @@ pub(super) struct OwnIds {
 
 /// What a caller is about to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(super) enum CallerPurpose {
     /// It only looks: the version that it looks at is not prepared yet, and may stand there by hand.
     Look,
     /// What is ours is written over.
@@ -51,7 +51,7 @@ struct OwnIdsDocument {
 
 impl OwnIds {
     /// What a caller says is ours, as far as it is believed. Of names that are no access key ids their passwords tell.
-    pub(super) fn believed(&self, ours: &Ours, purpose: Purpose) -> Ours {
+    pub(super) fn believed(&self, ours: &Ours, purpose: CallerPurpose) -> Ours {
         let mut ours = ours.clone();
         let named = std::mem::take(&mut ours.named).into_iter().filter(|id| is_access_key_id(id));
         if self.prepared.is_empty() {
@@ -61,7 +61,7 @@ impl OwnIds {
                 |id: &String| !is_access_key_id(id) || self.prepared.contains(id) || self.named_by_root.contains(id);
             ours.applied = ours.applied.filter(knows);
             ours.previous = ours.previous.filter(knows);
-            if purpose == Purpose::Change {
+            if purpose == CallerPurpose::Change {
                 ours.known.retain(knows);
             }
             if ours.applied.is_none() {
@@ -176,13 +176,13 @@ mod tests {
 
     #[test]
     fn a_caller_is_believed_as_long_as_nothing_was_prepared() {
-        let believed = OwnIds::default().believed(&said(), Purpose::Change);
+        let believed = OwnIds::default().believed(&said(), CallerPurpose::Change);
         assert_eq!(believed.known, texts(&["AKIAKNOWN", "AKIANAMED"]));
         let of_state = |ours: Ours| (ours.applied, ours.previous, ours.earlier);
         assert_eq!(of_state(believed), of_state(said()));
         // What root names says nothing about the rest.
         let ids = OwnIds { named_by_root: texts(&["AKIAROOT"]), ..OwnIds::default() };
-        let believed = ids.believed(&said(), Purpose::Change);
+        let believed = ids.believed(&said(), CallerPurpose::Change);
         assert_eq!(believed.known, texts(&["AKIAKNOWN", "AKIANAMED", "AKIAROOT"]));
     }
 
@@ -192,7 +192,7 @@ mod tests {
             prepared: texts(&["AKIAOLD", "AKIAPREVIOUS", "AKIALAST", "AKIAAPPLIED"]),
             named_by_root: texts(&["AKIAROOT"]),
         };
-        let believed = ids.believed(&said(), Purpose::Change);
+        let believed = ids.believed(&said(), CallerPurpose::Change);
         assert_eq!(believed.applied.as_deref(), Some("AKIAAPPLIED"));
         assert_eq!(believed.previous.as_deref(), Some("AKIAPREVIOUS"));
         assert_eq!(believed.known, texts(&["AKIAROOT"]));
@@ -200,16 +200,16 @@ mod tests {
             assert!(believed.earlier.iter().any(|earlier| earlier == id), "{id} is named where it is left");
         }
         // Who only looks may have a version in view that is not prepared yet.
-        assert_eq!(ids.believed(&said(), Purpose::Look).known, texts(&["AKIAKNOWN", "AKIAROOT"]));
+        assert_eq!(ids.believed(&said(), CallerPurpose::Look).known, texts(&["AKIAKNOWN", "AKIAROOT"]));
         // A host that remembers anything is none without state: whatever it remembers is ours, and nothing else.
         let strange = Ours { applied: Some("AKIASTRANGE".into()), named: texts(&["AKIANAMED"]), ..Ours::default() };
         for ours in [Ours::default(), strange] {
-            let believed = ids.believed(&ours, Purpose::Change);
+            let believed = ids.believed(&ours, CallerPurpose::Change);
             assert_eq!(believed.applied.as_deref(), Some("AKIAAPPLIED"));
             assert_eq!(believed.known, texts(&["AKIAOLD", "AKIAPREVIOUS", "AKIALAST", "AKIAAPPLIED", "AKIAROOT"]));
         }
         let by_password = Ours { applied: Some("apikey".into()), known: texts(&["other"]), ..Ours::default() };
-        let believed = ids.believed(&by_password, Purpose::Change);
+        let believed = ids.believed(&by_password, CallerPurpose::Change);
         assert_eq!((believed.applied.as_deref(), believed.known), (Some("apikey"), texts(&["other", "AKIAROOT"])));
     }
 

@@ -5,7 +5,7 @@ use relaykey_core::report::{ReportOutcome, StillHeld};
 use super::change::look_up;
 use super::inspect::first_live;
 use super::left_behind::{LoginInUse, tables_in_use};
-use super::own_ids::Purpose;
+use super::own_ids::CallerPurpose;
 use super::{OpenChange, ReadBack, RegionsRead, Target, WantedProof, out_of_order};
 use crate::credential::{self, CodeFields, Login, ProofFields, Secret, SignedToo};
 use crate::fault::Fault;
@@ -108,7 +108,7 @@ impl Target {
             mismatches,
             keys,
             map,
-            how: how(view.kind),
+            how: self.kind.read_back_by(),
             tables: tables_in_use(&view.services),
             remaining_old,
             others,
@@ -124,7 +124,7 @@ impl Target {
 
     /// What the running configuration gives now, proven where it is the login with this live id, and nothing else.
     pub(super) fn attest(&self, ours: &Ours, live_id: &str, prove: &WantedProof) -> Result<ReadBack, Fault> {
-        let ours = &self.believed(ours, Purpose::Look)?;
+        let ours = &self.believed(ours, CallerPurpose::Look)?;
         let view = self.look(ours)?;
         let found = self.one_live_id(&view)?;
         let matches = [&found, &self.holds(&view)?].into_iter().all(|found| found.as_deref() == Some(live_id));
@@ -156,7 +156,7 @@ impl Target {
             mismatches: Vec::new(),
             keys,
             map: live.map(|entry| entry.table.to_string()).unwrap_or_default(),
-            how: how(view.kind),
+            how: self.kind.read_back_by(),
             tables: tables_in_use(&view.services),
             remaining_old,
             others,
@@ -226,10 +226,6 @@ impl Target {
         }
         Ok(keys)
     }
-}
-
-fn how(kind: &str) -> &'static str {
-    if kind == "text" { "text" } else { "postmap -q" }
 }
 
 /// What is wrong with what was found under a key, in words that show no value; `None`: it is the login.

@@ -6,7 +6,7 @@
 //!
 //! - No rename falls between a target's last look at the live files and its own rename, whoever makes it among us; what
 //!   another one has renamed before is seen at that look, and planned anew.
-//! - Text and map are looked at together, or the look is repeated: [`Registry::quiet_since`] says whether one of us renamed
+//! - Text and map are looked at together, or the look is repeated: [`Directories::quiet_since`] says whether one of us renamed
 //!   in between.
 //! - What waits for a target's child program, for its file system or for another process holds up nobody whose tables are in
 //!   other directories. In the same directory it holds up renames for as long as a rename hangs, and nothing else.
@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_millis(25);
 /// All directories in which a target of this process ever had a change. The mutex is held for moments, never while
 /// anything is waited for.
 #[derive(Default)]
-pub(super) struct Registry {
+pub(super) struct Directories {
     entries: Mutex<BTreeMap<DirectoryId, DirectoryState>>,
     turn_ended: Condvar,
 }
@@ -51,12 +51,12 @@ pub(super) struct HeldDirectory {
 }
 
 /// The right to rename in some directories. Ends when dropped.
-pub(super) struct Turn<'a> {
-    registry: &'a Registry,
+pub(super) struct RenameTurn<'a> {
+    registry: &'a Directories,
     ids: Vec<DirectoryId>,
 }
 
-impl Turn<'_> {
+impl RenameTurn<'_> {
     /// Has another target of this process renamed in one of the directories since then?
     pub(super) fn is_overtaken(&self, since: Instant) -> bool {
         let entries = self.registry.lock_entries();
@@ -64,7 +64,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for RenameTurn<'_> {
     fn drop(&mut self) {
         let mut entries = self.registry.lock_entries();
         for id in &self.ids {
@@ -76,7 +76,7 @@ impl Drop for Turn<'_> {
     }
 }
 
-impl Registry {
+impl Directories {
     fn lock_entries(&self) -> MutexGuard<'_, BTreeMap<DirectoryId, DirectoryState>> {
         // Every change is a plain assignment: what a panic leaves is whole.
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,7 +117,7 @@ impl Registry {
         &self,
         held: impl Iterator<Item = &'a Arc<HeldDirectory>>,
         wait: Duration,
-    ) -> Result<Turn<'_>, HostError> {
+    ) -> Result<RenameTurn<'_>, HostError> {
         let held: BTreeMap<DirectoryId, &PathBuf> = held.map(|held| (held.id, &held.path)).collect();
         let ids: Vec<DirectoryId> = held.keys().copied().collect();
         let mut entries = self.wait_quiet(self.lock_entries(), &ids, wait);
@@ -128,7 +128,7 @@ impl Registry {
         for id in &ids {
             entries.entry(*id).or_default().renaming = true;
         }
-        Ok(Turn { registry: self, ids })
+        Ok(RenameTurn { registry: self, ids })
     }
 
     /// Has a target of this process its change open in one of these directories?

@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use relaykey_core::report::{OtherKeyIds, StillHeld};
+use relaykey_core::report::{OtherKeyIds, ReportTable, StillHeld};
+use relaykey_core::target::{ReloadOwed, Swapped};
 use serde::{Deserialize, Serialize};
 
-use super::Version;
 use crate::finding::Finding;
 use crate::instruction::Instruction;
-use crate::mta::{RegionalLogin, Running, TableId};
-use crate::text;
+use crate::mta::{RegionalLogin, Running};
 
 /// What the server answers; each to the request of its name.
 #[derive(Debug, Clone)]
@@ -58,7 +57,7 @@ pub struct Inspected {
     /// Is the mail server up, and since when?
     pub running: Running,
     /// The login tables that its client services ask.
-    pub tables: Vec<TableInUse>,
+    pub tables: Vec<ReportTable>,
     /// As [`ReadBack::remaining_old`], of the login in use.
     pub remaining_old: Vec<String>,
     /// As [`ReadBack::others`], of the login in use: that under the first live key; where none is found, the applied one.
@@ -72,7 +71,7 @@ pub struct Inspected {
     pub unread: Option<ReloadOwed>,
     /// A version that was swapped in here, at least in part, and not committed yet: a killed run; `Prepare` finds what is
     /// left to do.
-    pub swapped: Option<Uncommitted>,
+    pub swapped: Option<Swapped>,
     /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
     /// Those of them that say what a group could have written of all that is run and obeyed.
@@ -96,24 +95,6 @@ pub struct Hindrances {
     pub reload_refused: Option<Finding>,
 }
 
-/// A login table, and the client services that ask it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TableInUse {
-    pub table: TableId,
-    pub services: Vec<String>,
-}
-
-/// A version that was swapped in and not committed, as the journal knows it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Uncommitted {
-    #[serde(flatten)]
-    pub version: Version,
-    /// The user name of its login; `None`: the journal does not say.
-    pub username: Option<String>,
-    /// HMAC of its login, under apply's own key.
-    pub live_id: String,
-}
-
 /// One entry of a table in use.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LiveEntry {
@@ -133,16 +114,6 @@ pub struct LiveEntry {
     pub is_live_key: bool,
     /// The number of the endpoint whose login it is for.
     pub endpoint: usize,
-}
-
-/// A reload that is remembered until it is done, or until the mail server is started after the swap.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReloadOwed {
-    /// Wall time of the swap, for people.
-    pub since: jiff::Timestamp,
-    /// Why it could not be done yet.
-    #[serde(deserialize_with = "text::on_one_line")]
-    pub why: String,
 }
 
 /// What would change in a target, masked. No part of a password stands in it.
@@ -254,7 +225,7 @@ pub struct ReadBack {
     /// `postmap -q`, `text`.
     pub how: &'static str,
     /// The login tables that its client services ask.
-    pub tables: Vec<TableInUse>,
+    pub tables: Vec<ReportTable>,
     /// Entries with the previous key id that are still there under keys that we may not write.
     pub remaining_old: Vec<String>,
     /// Every access key id but that of the login in use that any login table of this mail server holds, under whatever key:

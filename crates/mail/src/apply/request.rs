@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::TargetKind;
 #[cfg(doc)]
 use super::{Inspected, Prepared, Reply};
-use crate::credential::{Login, ProofFields, SourceIdentity, VersionOrder};
+use crate::credential::{Login, ProofFields, SourceIdentity, VersionId, VersionOrder};
 use crate::mta::{Logins, Ours, Relay, Reload};
 
 /// Names one target: credential and target name of the configuration.
@@ -21,7 +22,7 @@ pub struct TargetId {
 /// A version of a credential, for the journal: its name, and what tells it from another one of the same name. A parameter
 /// that is deleted and made again counts from 1 again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
+pub struct JournalVersion {
     /// As the source names it.
     pub version: String,
     /// What the source orders versions by, where it says so.
@@ -32,7 +33,12 @@ pub struct Version {
     pub source: Option<SourceIdentity>,
 }
 
-impl Version {
+impl JournalVersion {
+    /// Its name and order.
+    pub(super) fn id(&self) -> VersionId {
+        VersionId { version: self.version.clone(), order: self.order }
+    }
+
     /// Can they be one and the same? Not where both say which they are, and differ.
     pub(super) fn may_be(&self, other: &Self) -> bool {
         let named = self.source.is_some() && other.source.is_some();
@@ -40,7 +46,7 @@ impl Version {
     }
 }
 
-impl From<&str> for Version {
+impl From<&str> for JournalVersion {
     /// Nothing is known but the name.
     fn from(version: &str) -> Self {
         Self { version: version.to_owned(), order: None, source: None }
@@ -70,7 +76,7 @@ pub enum Request {
     /// A target with `write = false` is changed by a person: nothing is locked or staged there, now or later. As long as
     /// something is to be changed the answer is [`Reply::ByHand`]: how what is there differs, and the steps; once text and map
     /// hold the login it goes on like any adoption, with [`Prepared::nothing_to_write`].
-    Prepare { target: TargetId, ours: Ours, expect: Option<String>, logins: Logins, version: Version },
+    Prepare { target: TargetId, ours: Ours, expect: Option<String>, logins: Logins, version: JournalVersion },
     /// The change as people read it, and as they make it by hand, with nothing staged: for `--dry-run`, and for targets
     /// with `write = false`. Of such a target whatever is wrong with the table is explained, and no error. There it makes
     /// the key for live ids, unless the server only looks; else it changes nothing.
@@ -186,20 +192,4 @@ pub struct TargetSetup {
     pub reload: Reload,
     /// False: a person changes it.
     pub write: bool,
-}
-
-/// The kind of mail server a target is.
-#[derive(Debug, Clone, PartialEq)]
-pub enum TargetKind {
-    /// One Postfix instance.
-    Postfix {
-        /// What `postconf -c` takes. Absolute.
-        config_dir: PathBuf,
-    },
-    /// A key-value text read directly, with no mail server behind it: what `relaykey demo` rolls over where no Postfix
-    /// is installed. Not offered in the configuration file.
-    Text {
-        /// The text. Absolute.
-        path: PathBuf,
-    },
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::journal::{ApplyJournal, LiveIdKey};
-use super::registry::Registry;
+use super::registry::Directories;
 use super::{
     LOCK_WAIT, MayChange, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change,
     out_of_order,
@@ -59,19 +59,20 @@ impl Server {
             swept: AtomicBool::new(false),
             store: ApplyJournal::new(&setup.state_dir),
             key: Mutex::new(None),
-            directories: Registry::default(),
+            directories: Directories::default(),
             configured: setup.targets.iter().map(|target| target.id.clone()).collect(),
         });
         let mut targets = BTreeMap::new();
         for target in &setup.targets {
             let mta = make(target);
-            let TargetSetup { id, relay, reload, write, .. } = target.clone();
+            let TargetSetup { id, kind, relay, reload, write, .. } = target.clone();
             let regions = relay.endpoints().map(Relay::takes_password_of).collect();
             let shared = Arc::clone(&shared);
             let files = Vec::new();
             let target = Target {
                 id: id.clone(),
                 shared,
+                kind,
                 mta,
                 regions,
                 reload,

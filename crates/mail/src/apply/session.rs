@@ -5,14 +5,16 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use relaykey_core::target::ReloadOwed;
+
 use super::activate::wants_reload;
 use super::change::{self, Over, StagedChange, Stopped};
 use super::inspect::first_live;
-use super::journal::{self, Ahead, Moment, Phase, SeenFiles, TableRecord, TargetRecord};
-use super::own_ids::Purpose;
+use super::journal::{self, Ahead, HostMoment, SeenFiles, SwapPhase, TableRecord, TargetRecord};
+use super::own_ids::CallerPurpose;
 use super::registry::{directories, ids};
 use super::version_id::VersionIds;
-use super::{ATTEMPTS, LOCK_WAIT, Locks, OpenChange, Prepared, ReloadOwed, Swap, Target, Version, out_of_order};
+use super::{ATTEMPTS, JournalVersion, LOCK_WAIT, Locks, OpenChange, Prepared, Swap, Target, out_of_order};
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, HostError};
@@ -24,7 +26,7 @@ impl Target {
         ours: Ours,
         expect: Option<&str>,
         logins: Logins,
-        version: Version,
+        version: JournalVersion,
     ) -> Result<Prepared, Fault> {
         let logins = logins.checked(printable)?;
         self.shared.keep_key()?;
@@ -82,7 +84,7 @@ impl Target {
         self.shared.store.prepares(&self.id.credential, &believed, open.logins.username())?;
         let nothing_to_write = open.change.is_empty();
         let swapped_by_us = |record: &TargetRecord| {
-            record.phase == Phase::Swapped && record.version.may_be(&open.version) && record.live_id == open.live_id
+            record.phase == SwapPhase::Swapped && record.version.may_be(&open.version) && record.live_id == open.live_id
         };
         let prepared = Prepared {
             nothing_to_write,
@@ -98,7 +100,7 @@ impl Target {
 
     /// What is ours once these logins are put in place; and each of them, where there are several.
     pub(super) fn about_to_be(&self, ours: &Ours, logins: &Logins) -> Result<(Ours, Vec<RegionalLogin>), Fault> {
-        let mut ours = self.believed(ours, Purpose::Change)?;
+        let mut ours = self.believed(ours, CallerPurpose::Change)?;
         ours.one_region = logins.is_for_one_region();
         let mut regional = Vec::new();
         for (endpoint, login) in logins.each() {
@@ -309,14 +311,14 @@ impl Target {
             usernames.retain(|username| *username != open.logins.username());
             usernames.push(open.logins.username().to_owned());
             // So are the tables of versions that are not committed.
-            let uncommitted = open.before.as_ref().filter(|record| record.phase == Phase::Swapped);
+            let uncommitted = open.before.as_ref().filter(|record| record.phase == SwapPhase::Swapped);
             let mut tables = uncommitted.map(|record| record.tables.clone()).unwrap_or_default();
             open.written.iter().for_each(|table| TableRecord::merge(&mut tables, table.clone()));
-            let record = |swapped: Moment| {
+            let record = |swapped: HostMoment| {
                 let new = || ReloadOwed { since: swapped.wall, why: "it is not done yet".into() };
                 let reload_owed = if wants_reload { Some(new()) } else { owed_before.clone() };
                 let (version, live_id, logins) = (version.clone(), live_id.clone(), regional.clone());
-                let (usernames, phase, ahead) = (usernames.clone(), Phase::Swapped, None);
+                let (usernames, phase, ahead) = (usernames.clone(), SwapPhase::Swapped, None);
                 TargetRecord {
                     version,
                     usernames,
@@ -336,7 +338,7 @@ impl Target {
             };
             let overtaken = turn.is_overtaken(open.planned);
             let renamed = open.change.rename(|first| {
-                let moment = Moment::now()?;
+                let moment = HostMoment::now()?;
                 at = moment.boot_seconds;
                 // Where something of this change is in place already, none of it is ahead of the renames.
                 let ahead = first.map(|first| Ahead { first, reload_owed: owed_before.clone() });
@@ -349,7 +351,7 @@ impl Target {
             match renamed {
                 // Seldom: the disk was so slow that a start in between would pass for one after the swap.
                 Ok(()) if host::boot_seconds() >= at + journal::SWAP_SECONDS => {
-                    let moment = Moment::now()?;
+                    let moment = HostMoment::now()?;
                     at = moment.boot_seconds;
                     self.shared.store.set(&self.id, Some(record(moment)))?;
                     return Ok(at);
@@ -423,14 +425,14 @@ impl Target {
         let mut record = open.before.clone();
         if reloaded && open.reload_needed {
             // The mail server has read what is no longer there.
-            let swapped = Moment::now()?;
+            let swapped = HostMoment::now()?;
             let why = "the login was put back after a reload".to_owned();
             record = Some(TargetRecord {
                 version: open.version.clone(),
                 usernames: open.before.as_ref().map(|record| record.usernames.clone()).unwrap_or_default(),
                 live_id: open.live_id.clone(),
                 logins: open.regional.clone(),
-                phase: Phase::Undone,
+                phase: SwapPhase::Undone,
                 ahead: None,
                 tables: open.written.clone(),
                 reload_owed: Some(ReloadOwed { since: swapped.wall, why }),
@@ -447,7 +449,12 @@ impl Target {
             let owed = record.reload_owed.is_some();
             self.shared.store.set(
                 &self.id,
-                owed.then_some(TargetRecord { phase: Phase::Committed, usernames: Vec::new(), ahead: None, ..record }),
+                owed.then_some(TargetRecord {
+                    phase: SwapPhase::Committed,
+                    usernames: Vec::new(),
+                    ahead: None,
+                    ..record
+                }),
             )?;
         }
         self.open = None;
@@ -480,7 +487,7 @@ pub(super) fn printable(login: Login) -> Result<Login, Fault> {
 mod tests {
     use std::time::Duration;
 
-    use super::super::registry::Registry;
+    use super::super::registry::Directories;
     use super::super::{Server, Setup, TargetId, TargetKind, TargetSetup};
     use super::*;
     use crate::mta::{Relay, Reload};
@@ -516,7 +523,7 @@ mod tests {
         let target = server.target(&id).unwrap();
         let (prefix, mut locks) = (change::prefix(&id), Locks::new());
 
-        let other = Registry::default();
+        let other = Directories::default();
         target.lock_around(std::slice::from_ref(&in_second), &mut locks, &prefix).unwrap();
         let holds_first = other.lock(&first, Duration::ZERO).unwrap();
         std::thread::scope(|scope| {

@@ -167,7 +167,7 @@ impl Directory {
     /// Goes down from `/` by the stricter rule, one name at a time. Ends at a directory (no name), or at a last name that
     /// is no directory or does not exist.
     pub(super) fn walk(path: &Path) -> Result<(Self, Option<OsString>)> {
-        trust::walk(path, trust::Rule::Replace)?.directory()
+        trust::walk(path, trust::TrustRule::Replace)?.directory()
     }
 
     /// Where it is, without symbolic links.
@@ -663,7 +663,7 @@ pub(super) fn successor(name: &OsStr) -> OsString {
 /// # Errors
 /// As [`Directory::open`], for the one above and for this; the system call failed.
 pub fn create_dir(path: &Path, mode: u32) -> Result<Directory> {
-    if let (directory, Some(name)) = trust::walk(path, trust::Rule::Make)?.directory()? {
+    if let (directory, Some(name)) = trust::walk(path, trust::TrustRule::Make)?.directory()? {
         let mode = Mode::from_raw_mode(mode);
         match mutate(&Op::new("make the directory", &directory.path, &name), || fs::mkdirat(&directory.fd, &name, mode))
         {

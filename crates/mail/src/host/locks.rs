@@ -198,7 +198,7 @@ fn place() -> Result<Directory> {
 }
 
 fn place_at(path: &Path) -> Result<Directory> {
-    match trust::walk(path, trust::Rule::Make)?.directory()? {
+    match trust::walk(path, trust::TrustRule::Make)?.directory()? {
         (found, None) => Ok(found),
         (_, Some(_)) => create_dir(path, 0o700),
     }
@@ -206,7 +206,7 @@ fn place_at(path: &Path) -> Result<Directory> {
 
 /// Is the place there, or could [`place_at`] make it?
 fn look_place_at(path: &Path) -> Result<()> {
-    match trust::walk(path, trust::Rule::Make)?.directory()? {
+    match trust::walk(path, trust::TrustRule::Make)?.directory()? {
         (found, None) => found.look_writable(),
         (above, Some(name)) => match above.look(&name)? {
             None => above.look_writable(),

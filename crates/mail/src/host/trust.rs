@@ -41,35 +41,35 @@ const TRIES: usize = 3;
 
 /// What is asked of the way to a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rule {
+pub(super) enum TrustRule {
     /// For a directory in which files are made and replaced: neither others nor a group may write.
     Replace,
-    /// For a directory of ours that is to be made where it is missing: as [`Rule::Replace`], but the one above may be sticky.
+    /// For a directory of ours that is to be made where it is missing: as [`TrustRule::Replace`], but the one above may be sticky.
     Make,
     /// For a file that is obeyed. `owner`: a user who may own it besides root and ourselves.
     Obey { owner: Option<u32> },
-    /// For what a program is given as an argument: a file as with [`Rule::Obey`]; of a directory alone the way to it, since
+    /// For what a program is given as an argument: a file as with [`TrustRule::Obey`]; of a directory alone the way to it, since
     /// it may be where the program works. The program runs with the rights of `owner`, where that is one, so nothing is read
     /// for them that they may not read.
     Given { owner: Option<u32> },
 }
 
-impl Rule {
+impl TrustRule {
     fn is_strict(self) -> bool {
-        matches!(self, Rule::Replace | Rule::Make)
+        matches!(self, TrustRule::Replace | TrustRule::Make)
     }
 
     fn lets_own(self, uid: u32) -> bool {
         let owner = match self {
-            Rule::Obey { owner } | Rule::Given { owner } => owner,
-            Rule::Replace | Rule::Make => None,
+            TrustRule::Obey { owner } | TrustRule::Given { owner } => owner,
+            TrustRule::Replace | TrustRule::Make => None,
         };
         trusted(uid) || owner == Some(uid)
     }
 
     /// Could this user lead us to what they may not read themselves?
     fn is_led_by(self, uid: u32) -> bool {
-        !trusted(uid) && matches!(self, Rule::Obey { owner } if owner == Some(uid))
+        !trusted(uid) && matches!(self, TrustRule::Obey { owner } if owner == Some(uid))
     }
 }
 
@@ -281,7 +281,12 @@ pub(super) enum TrustOutcome {
 /// The rule itself. `acl`: the access control list as the system gives it, empty where there is none; asked for only where
 /// the mode lets it let anybody write. In a sticky directory the mode is not what counts: the owner of the next step is,
 /// which the walk asks.
-pub(super) fn judge(found: Permissions, is_directory: bool, rule: Rule, acl: impl FnOnce() -> Vec<u8>) -> TrustOutcome {
+pub(super) fn judge(
+    found: Permissions,
+    is_directory: bool,
+    rule: TrustRule,
+    acl: impl FnOnce() -> Vec<u8>,
+) -> TrustOutcome {
     let Permissions { uid, gid, mode } = found;
     if !rule.lets_own(uid) {
         return TrustOutcome::Refused(WhyUntrusted::Owner { uid });
@@ -330,7 +335,7 @@ pub(super) struct Walked {
 
 /// Goes down from `/`, one name at a time. Ends at a directory (no name), or at a last name that is no directory or does
 /// not exist.
-pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
+pub(super) fn walk(path: &Path, rule: TrustRule) -> Result<Walked> {
     let whole = std::path::absolute(path).map_err(|e| HostError::io("resolve", path, e))?;
     let open = |dir: &OwnedFd, name: &OsStr, at: &Path| {
         fs::openat(dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
@@ -356,7 +361,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
     let last = loop {
         let (at, dir) = passed.last().expect("the root stays");
         let here = Stat::of_fd(dir).map_err(|e| HostError::io("look at", at, e))?;
-        let is_spared = ahead.is_empty() && matches!(rule, Rule::Given { .. });
+        let is_spared = ahead.is_empty() && matches!(rule, TrustRule::Given { .. });
         match judge(here.permissions(), true, rule, || acl_of(dir)) {
             _ if is_spared => {}
             TrustOutcome::Trusted => {}
@@ -365,8 +370,8 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
             }
             TrustOutcome::Refused(reason) => {
                 return Err(match rule {
-                    Rule::Obey { .. } | Rule::Given { .. } => untrusted(at, reason, true),
-                    Rule::Replace | Rule::Make => unsafe_(at, Openness::Changed(reason)),
+                    TrustRule::Obey { .. } | TrustRule::Given { .. } => untrusted(at, reason, true),
+                    TrustRule::Replace | TrustRule::Make => unsafe_(at, Openness::Changed(reason)),
                 });
             }
         }
@@ -393,7 +398,7 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
             Err(e) if e.is_not_found() && ahead.is_empty() => {
                 // Nobody can take away a directory that we made in a sticky one, nor make anything in it; who was first with
                 // the name is asked when it is opened.
-                if rule != Rule::Make {
+                if rule != TrustRule::Make {
                     may_end_here()?;
                 }
                 break Some(name);
@@ -403,10 +408,10 @@ pub(super) fn walk(path: &Path, rule: Rule) -> Result<Walked> {
         let stat = Stat::of_fd(&next).map_err(|e| HostError::io("look at", &below, e))?;
         if open_to_others && !rule.lets_own(stat.uid) {
             return Err(match rule {
-                Rule::Obey { .. } | Rule::Given { .. } => {
+                TrustRule::Obey { .. } | TrustRule::Given { .. } => {
                     untrusted(&below, WhyUntrusted::Owner { uid: stat.uid }, stat.kind == FileType::Directory)
                 }
-                Rule::Replace | Rule::Make => {
+                TrustRule::Replace | TrustRule::Make => {
                     unsafe_(at, Openness::Made { uid: stat.uid, name: below.clone(), mode: here.mode })
                 }
             });
@@ -462,7 +467,7 @@ impl Walked {
     }
 
     /// What the rule makes of the file at the end.
-    fn judged(&mut self, whole: &Path, name: &OsStr, stat: Stat, fd: impl AsFd, rule: Rule) -> Result<()> {
+    fn judged(&mut self, whole: &Path, name: &OsStr, stat: Stat, fd: impl AsFd, rule: TrustRule) -> Result<()> {
         let at = self.path.join(name);
         let refused = |at, reason| {
             Err(HostError::Untrusted { path: whole.to_owned(), found: Distrust { at, reason, is_directory: false } })
@@ -498,7 +503,7 @@ pub struct Opened {
 /// # Errors
 /// [`HostError::Untrusted`]; [`HostError::NotRegular`]; the system call failed, also because there is no such file.
 pub fn open(path: &Path, owner: Option<u32>) -> Result<Opened> {
-    let rule = Rule::Obey { owner };
+    let rule = TrustRule::Obey { owner };
     let mut tries = 0;
     loop {
         tries += 1;
@@ -510,7 +515,7 @@ pub fn open(path: &Path, owner: Option<u32>) -> Result<Opened> {
     }
 }
 
-fn open_once(path: &Path, rule: Rule) -> Result<Opened> {
+fn open_once(path: &Path, rule: TrustRule) -> Result<Opened> {
     let mut walked = walk(path, rule)?;
     let Some(name) = walked.last.clone() else {
         return Err(HostError::NotRegular { path: path.to_owned(), what: "a directory" });
@@ -561,7 +566,7 @@ impl Opened {
 /// # Errors
 /// As [`open`], but a file need not be one that we may read.
 pub fn look(path: &Path) -> Result<Option<Vec<Doubt>>> {
-    let rule = Rule::Obey { owner: None };
+    let rule = TrustRule::Obey { owner: None };
     let mut walked = match walk(path, rule) {
         Err(e) if e.is_not_found() => return Ok(None),
         other => other?,
@@ -580,7 +585,7 @@ pub fn look(path: &Path) -> Result<Option<Vec<Doubt>>> {
 
 /// A file in a [`Directory`], where the way is safe already. `acl`: its access control list, as the system gives it.
 pub(super) fn own(path: &Path, found: Permissions, acl: impl FnOnce() -> Vec<u8>) -> Result<()> {
-    match judge(found, false, Rule::Obey { owner: None }, acl) {
+    match judge(found, false, TrustRule::Obey { owner: None }, acl) {
         TrustOutcome::Trusted | TrustOutcome::Warning { .. } => Ok(()),
         TrustOutcome::Refused(reason) => {
             let found = Distrust { at: path.to_owned(), reason, is_directory: false };

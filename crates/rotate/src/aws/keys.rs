@@ -5,7 +5,7 @@ use aws_sdk_iam::config::retry::RetryConfig;
 use aws_sdk_iam::types::StatusType;
 use relaykey_core::credential::Secret;
 
-use super::{Asked, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
+use super::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
 use crate::facts::{Key, KeyId, KeyStatus, LastUsed};
 
 /// A user has two keys; a few pages are more than enough for any answer that makes sense.
@@ -21,8 +21,12 @@ impl Keys {
         Self { reach, user: user.to_owned() }
     }
 
-    fn asked(&self, action: &'static str) -> Asked {
-        Asked { action, about: format!("IAM user {:?}", self.user), arn: format!("arn:aws:iam::*:user/{}", self.user) }
+    fn asked(&self, action: &'static str) -> AwsCall {
+        AwsCall {
+            action,
+            about: format!("IAM user {:?}", self.user),
+            arn: format!("arn:aws:iam::*:user/{}", self.user),
+        }
     }
 
     /// All of them, each with its last use. What IAM does not tell of a use is `Unknown`, and refuses.

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 use relaykey::config::Smtp;
-use relaykey::smtp::Verdict;
+use relaykey::smtp::LoginVerdict;
 use relaykey_core::credential::Payload;
 use relaykey_core::fault::{Class, Fault};
 
@@ -44,9 +44,9 @@ pub async fn log_in(smtp: &Smtp, key: &KeyId, payload: &Payload, hello: &str, ho
             Fault { what, ..fault }.temporary()
         };
         let (reply, said, fault) = match verdict {
-            Ok(Verdict::Accepted { reply }) => (LoginReply::Accepted, reply, None),
-            Ok(Verdict::Refused { reply }) => (LoginReply::Refused, reply, None),
-            Ok(Verdict::Unknown { class, words, fix, .. }) => {
+            Ok(LoginVerdict::Accepted { reply }) => (LoginReply::Accepted, reply, None),
+            Ok(LoginVerdict::Refused { reply }) => (LoginReply::Refused, reply, None),
+            Ok(LoginVerdict::Unknown { class, words, fix, .. }) => {
                 let fix = fix.unwrap_or_else(|| "nothing if it passes: it is tried again".into());
                 (LoginReply::NoAnswer, words.clone(), Some(told(Fault::new(class, words, fix))))
             }

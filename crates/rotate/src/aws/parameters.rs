@@ -7,7 +7,7 @@ use aws_sdk_ssm::types::{ParameterHistory, ParameterMetadata, ParameterStringFil
 use relaykey_core::credential::Secret;
 
 use super::store::Seen;
-use super::{Asked, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
+use super::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
 use crate::facts::{CURRENT, PREVIOUS, Store, StoreKind, Version, VersionId};
 
 /// A parameter has a hundred versions, fifty on a page.
@@ -23,13 +23,13 @@ impl ParameterAt {
         Self { reach, parameter: parameter.to_owned() }
     }
 
-    fn asked(&self, action: &'static str) -> Asked {
+    fn asked(&self, action: &'static str) -> AwsCall {
         let name = self.parameter.trim_start_matches('/');
         let arn = match self.parameter.starts_with("arn:") {
             true => self.parameter.clone(),
             false => format!("arn:aws:ssm:*:*:parameter/{name}"),
         };
-        Asked { action, about: format!("parameter {:?}", self.parameter), arn }
+        AwsCall { action, about: format!("parameter {:?}", self.parameter), arn }
     }
 
     /// Every version with its value. The last one is AWSCURRENT to us, the one before it AWSPREVIOUS. A parameter that is not

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use relaykey_core::credential::Secret;
 
 use super::store::Seen;
-use super::{Asked, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
+use super::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
 use crate::facts::{CURRENT, KeyId, PENDING, Store, StoreKind, Value, Version, VersionId};
 
 /// Of versions without a label so many are read, the newest, where the old key's value is looked for.
@@ -26,12 +26,12 @@ impl SecretAt {
         Self { reach, secret: secret.to_owned() }
     }
 
-    fn asked(&self, action: &'static str) -> Asked {
+    fn asked(&self, action: &'static str) -> AwsCall {
         let arn = match self.secret.starts_with("arn:") {
             true => self.secret.clone(),
             false => format!("arn:aws:secretsmanager:*:*:secret:{}-??????", self.secret),
         };
-        Asked { action, about: format!("secret {:?}", self.secret), arn }
+        AwsCall { action, about: format!("secret {:?}", self.secret), arn }
     }
 
     /// Which versions there are and what each holds, read by its id.

@@ -14,13 +14,13 @@ use crate::words::names;
 
 /// What was looked at, and found in order.
 #[derive(Serialize)]
-struct Found {
+struct InOrder {
     about: &'static str,
     what: String,
 }
 
-fn found(about: &'static str, what: impl Into<String>) -> Found {
-    Found { about, what: what.into() }
+fn found(about: &'static str, what: impl Into<String>) -> InOrder {
+    InOrder { about, what: what.into() }
 }
 
 pub fn run(common: &Common) -> Exit {
@@ -118,7 +118,7 @@ async fn one(config: &Config, credential: &Credential, json: bool) -> Exit {
         return exit;
     }
     let mut out = String::new();
-    for Found { about, what } in &ok {
+    for InOrder { about, what } in &ok {
         put(&mut out, &format!("  ok    {about:<14} "), "                       ", what);
     }
     if !untried.is_empty() {
@@ -147,7 +147,7 @@ async fn one(config: &Config, credential: &Credential, json: bool) -> Exit {
 }
 
 /// What is in order, and what is not.
-fn judge(credential: &Credential, checked: &Checked, ok: &mut Vec<Found>, faults: &mut Vec<Fault>) {
+fn judge(credential: &Credential, checked: &Checked, ok: &mut Vec<InOrder>, faults: &mut Vec<Fault>) {
     let look = &checked.look;
     let unseen = |part: Part| look.facts.gaps.iter().any(|gap| gap.part == part);
     if !unseen(Part::Keys) {
@@ -216,7 +216,7 @@ pub(super) fn published(look: &Look) -> Result<String, Box<Fault>> {
     }
 }
 
-fn logged_in(login: &PublishedLogin, ok: &mut Vec<Found>, faults: &mut Vec<Fault>) {
+fn logged_in(login: &PublishedLogin, ok: &mut Vec<InOrder>, faults: &mut Vec<Fault>) {
     let refused = |key: &KeyId, said: &str| {
         let fix = format!(
             "hosts that use it cannot send either: a key that is some minutes old needs time; else is the value made for the \

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::view::{SCHEMA, number, put, stamp};
-use super::{Exit, Place, print_json, refused};
+use super::{Exit, Session, print_json, refused};
 use crate::run::{AuditEvent, AuditLine, Broken};
 
 #[derive(Debug, Args)]
@@ -16,7 +16,7 @@ pub struct HistoryArgs {
     limit: usize,
 }
 
-pub async fn run(mut at: Place<'_>, args: &HistoryArgs) -> Exit {
+pub async fn run(mut at: Session<'_>, args: &HistoryArgs) -> Exit {
     let read = match args.verify {
         true => at.controller.verify().await,
         false => at.controller.history().await.map(|lines| (lines, Vec::new())),

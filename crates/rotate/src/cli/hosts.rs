@@ -8,7 +8,7 @@ use relaykey::host;
 use relaykey_core::config::value::similar;
 
 use super::view::{Document, Stand, confirmed, hosts, hosts_reported, number, put, seals_now, span, stamp};
-use super::{Exit, Place, complain, print_json, print_json_line, refused, view};
+use super::{Exit, Session, complain, print_json, print_json_line, refused, view};
 use crate::evidence::is_silent;
 use crate::facts::{Host, HostName, Part};
 use crate::retire;
@@ -86,7 +86,7 @@ pub fn days(text: &str) -> Result<SignedDuration, String> {
     }
 }
 
-pub async fn run(mut at: Place<'_>, command: &HostsCommand) -> Exit {
+pub async fn run(mut at: Session<'_>, command: &HostsCommand) -> Exit {
     let name = |args: &HostArgs| HostName::new(args.host.clone());
     match command {
         HostsCommand::List => list(at).await,
@@ -115,7 +115,7 @@ pub async fn run(mut at: Place<'_>, command: &HostsCommand) -> Exit {
 }
 
 /// A look, if this is the name of a host in it: what is said of a misspelt one would stand there for nothing.
-async fn known(at: &mut Place<'_>, name: &str) -> Result<Look, Exit> {
+async fn known(at: &mut Session<'_>, name: &str) -> Result<Look, Exit> {
     let look = at.controller.look().await.map_err(|fault| refused(&fault))?;
     if let Some(fault) = look.faults.first().filter(|_| look.facts.gaps.iter().any(|gap| gap.part == Part::Fleet)) {
         return Err(refused(fault));
@@ -142,7 +142,7 @@ fn lives<'a>(look: &'a Look, name: &str) -> Option<&'a Host> {
     look.facts.fleet.iter().find(alive)
 }
 
-async fn remove(mut at: Place<'_>, args: &RemoveArgs) -> Exit {
+async fn remove(mut at: Session<'_>, args: &RemoveArgs) -> Exit {
     let look = match known(&mut at, &args.host).await {
         Ok(look) => look,
         Err(exit) => return exit,
@@ -171,7 +171,7 @@ async fn remove(mut at: Place<'_>, args: &RemoveArgs) -> Exit {
     answered(&mut at, Ask::Remove { host: HostName::new(args.host.clone()) }, "remove", &done).await
 }
 
-async fn list(mut at: Place<'_>) -> Exit {
+async fn list(mut at: Session<'_>) -> Exit {
     let look = match at.controller.look().await {
         Ok(look) => look,
         Err(fault) => return refused(&fault),
@@ -222,7 +222,7 @@ fn list_text(look: &Look) -> String {
     out
 }
 
-async fn waive(mut at: Place<'_>, args: &WaiveArgs) -> Exit {
+async fn waive(mut at: Session<'_>, args: &WaiveArgs) -> Exit {
     if args.reason.trim().chars().count() < 10 {
         complain(
             "the reason has less than ten characters",
@@ -257,7 +257,7 @@ async fn waive(mut at: Place<'_>, args: &WaiveArgs) -> Exit {
     answered(&mut at, ask, "waive", &done).await
 }
 
-async fn seal(mut at: Place<'_>, args: &SealArgs) -> Exit {
+async fn seal(mut at: Session<'_>, args: &SealArgs) -> Exit {
     let look = match at.controller.look().await {
         Ok(look) => look,
         Err(fault) => return refused(&fault),
@@ -300,7 +300,7 @@ async fn seal(mut at: Place<'_>, args: &SealArgs) -> Exit {
 }
 
 /// Asks, and says what became of it.
-pub async fn answered(at: &mut Place<'_>, ask: Ask, word: &str, done: &str) -> Exit {
+pub async fn answered(at: &mut Session<'_>, ask: Ask, word: &str, done: &str) -> Exit {
     let answer = match at.controller.ask(ask).await {
         Ok(answer) => answer,
         Err(fault) => return refused(&fault),

@@ -1,10 +1,10 @@
 //! `relaykey-rotate plan`: what would be done next, and why.
 
 use super::view::{Document, Stand, last_login, text, unpublished};
-use super::{Exit, Place, print_json, refused};
+use super::{Exit, Session, print_json, refused};
 use crate::run::Look;
 
-pub async fn run(mut at: Place<'_>) -> Exit {
+pub async fn run(mut at: Session<'_>) -> Exit {
     let look = match at.controller.look().await {
         Ok(look) => look,
         Err(fault) => return refused(&fault),
@@ -21,7 +21,7 @@ pub async fn run(mut at: Place<'_>) -> Exit {
 }
 
 /// What the last login with a new key came to, where there is one: another process made it.
-pub async fn said_last(at: &mut Place<'_>, look: &Look) -> Option<String> {
+pub async fn said_last(at: &mut Session<'_>, look: &Look) -> Option<String> {
     unpublished(look)?;
     // Where the log cannot be read, all else is told without it.
     last_login(look, &at.controller.history().await.ok()?)

@@ -7,7 +7,7 @@ use relaykey_core::config::Aws;
 use serde_json::{Value, json};
 
 use super::{Common, Exit, choose, load, print_json, tell};
-use crate::config::{Config, Credential, Evidence, Place, PrincipalBy};
+use crate::config::{Config, Credential, EvidenceConfig, PrincipalBy, PublishPlace};
 
 #[derive(Debug, Args)]
 pub struct PolicyArgs {
@@ -25,7 +25,7 @@ pub struct PolicyArgs {
     layout: u8,
     /// In what form.
     #[arg(long, value_name = "FORM", default_value = "json")]
-    format: Format,
+    format: PolicyFormat,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -37,7 +37,7 @@ enum Who {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+enum PolicyFormat {
     Json,
 }
 
@@ -50,7 +50,7 @@ pub fn run(common: &Common, args: &PolicyArgs) -> Exit {
         Ok(credential) => credential,
         Err(exit) => return exit,
     };
-    let Format::Json = args.format;
+    let PolicyFormat::Json = args.format;
     let mut policy = match args.who {
         Who::Controller => controller(&config, credential),
         Who::Host => host(credential, args.layout, args.host.as_deref()),
@@ -73,13 +73,13 @@ fn left_open(credential: &Credential, args: &PolicyArgs) -> Vec<&'static str> {
         left.push("it has no right to use a KMS key: where one of your own encrypts the secret, say --kms-key ARN");
     }
     match (&credential.evidence, args.who) {
-        (Evidence::ParameterStore { .. }, Who::Host) if args.host.is_none() => {
+        (EvidenceConfig::ParameterStore { .. }, Who::Host) if args.host.is_none() => {
             left.push("it lets each host write the reports of all: --host NAME holds one to its own");
         }
-        (Evidence::DynamoDb { .. }, Who::Host) if args.layout == 2 => {
+        (EvidenceConfig::DynamoDb { .. }, Who::Host) if args.layout == 2 => {
             left.push("it is for a table with the keys `principal` and `credential#host_id`; for `credential` and `host`: --layout 1");
         }
-        (Evidence::DynamoDb { .. }, Who::Host) => {
+        (EvidenceConfig::DynamoDb { .. }, Who::Host) => {
             left.push("in a table of layout 1 each host can write the reports of all: layout 2 holds it to its own");
         }
         _ => {}
@@ -109,20 +109,20 @@ fn kms(credential: &Credential, who: Who, keys: &[String]) -> Value {
         .iter()
         .map(|publish| {
             let service = match publish.place {
-                Place::SecretsManager { .. } => "secretsmanager",
-                Place::ParameterStore { .. } => "ssm",
+                PublishPlace::SecretsManager { .. } => "secretsmanager",
+                PublishPlace::ParameterStore { .. } => "ssm",
             };
             // In China it ends with .cn.
             format!("{service}.{}.amazonaws.com*", region(&publish.aws))
         })
         .collect();
     services.dedup();
-    let stores = |wanted: fn(&Place) -> bool| credential.publish.iter().any(|publish| wanted(&publish.place));
+    let stores = |wanted: fn(&PublishPlace) -> bool| credential.publish.iter().any(|publish| wanted(&publish.place));
     let mut actions = vec!["kms:Decrypt"];
     if who == Who::Controller {
         actions.push("kms:GenerateDataKey");
         // A parameter of the standard tier is encrypted with the key itself.
-        if stores(|place| matches!(place, Place::ParameterStore { .. })) {
+        if stores(|place| matches!(place, PublishPlace::ParameterStore { .. })) {
             actions.push("kms:Encrypt");
         }
     }
@@ -149,8 +149,8 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
         statement("LastUse", &["iam:GetAccessKeyLastUsed"], user),
     ];
     let secrets = places(credential, |place, aws| match place {
-        Place::SecretsManager { secret } => Some(secret_arn(secret, aws)),
-        Place::ParameterStore { .. } => None,
+        PublishPlace::SecretsManager { secret } => Some(secret_arn(secret, aws)),
+        PublishPlace::ParameterStore { .. } => None,
     });
     if !secrets.is_empty() {
         let actions = [
@@ -163,8 +163,8 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
         statements.push(statement("Publish", &actions, secrets));
     }
     let parameters = places(credential, |place, aws| match place {
-        Place::ParameterStore { parameter } => Some(parameter_arn(parameter, aws)),
-        Place::SecretsManager { .. } => None,
+        PublishPlace::ParameterStore { parameter } => Some(parameter_arn(parameter, aws)),
+        PublishPlace::SecretsManager { .. } => None,
     });
     if !parameters.is_empty() {
         let actions = ["ssm:GetParameterHistory", "ssm:PutParameter"];
@@ -173,7 +173,7 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
         statements.push(statement("PublishAsBefore", &["ssm:DescribeParameters"], "*"));
     }
     match &credential.evidence {
-        Evidence::DynamoDb { table, aws, .. } => {
+        EvidenceConfig::DynamoDb { table, aws, .. } => {
             // TransactWriteItems asks for the rights of what is in it.
             let actions = [
                 "dynamodb:DescribeTable",
@@ -185,7 +185,7 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
             ];
             statements.push(statement("Evidence", &actions, table_arn(table, aws)));
         }
-        Evidence::ParameterStore { path, aws } => {
+        EvidenceConfig::ParameterStore { path, aws } => {
             let read = ["ssm:GetParametersByPath", "ssm:GetParameter", "ssm:GetParameterHistory"];
             let below = |name: &str| parameter_arn(&format!("{path}{name}"), aws);
             statements.push(statement("Evidence", &read, json!([below(""), below("/*")])));
@@ -200,8 +200,8 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
 fn host(credential: &Credential, layout: u8, name: Option<&str>) -> Value {
     let mut statements = Vec::new();
     let secrets = places(credential, |place, aws| match place {
-        Place::SecretsManager { secret } => Some(secret_arn(secret, aws)),
-        Place::ParameterStore { .. } => None,
+        PublishPlace::SecretsManager { secret } => Some(secret_arn(secret, aws)),
+        PublishPlace::ParameterStore { .. } => None,
     });
     if !secrets.is_empty() {
         let actions =
@@ -209,14 +209,14 @@ fn host(credential: &Credential, layout: u8, name: Option<&str>) -> Value {
         statements.push(statement("Key", &actions, secrets));
     }
     let parameters = places(credential, |place, aws| match place {
-        Place::ParameterStore { parameter } => Some(parameter_arn(parameter, aws)),
-        Place::SecretsManager { .. } => None,
+        PublishPlace::ParameterStore { parameter } => Some(parameter_arn(parameter, aws)),
+        PublishPlace::SecretsManager { .. } => None,
     });
     if !parameters.is_empty() {
         statements.push(statement("Key", &["ssm:GetParameter", "ssm:GetParameterHistory"], parameters));
     }
     match &credential.evidence {
-        Evidence::DynamoDb { table, principal, aws } => {
+        EvidenceConfig::DynamoDb { table, principal, aws } => {
             // AWS itself vouches for who wrote an item: it lets each write under its own identity alone. In layout 1 the
             // partition is the credential's, which all hosts share.
             let own = match principal {
@@ -228,7 +228,7 @@ fn host(credential: &Credential, layout: u8, name: Option<&str>) -> Value {
             report["Condition"] = json!({"ForAllValues:StringEquals": {"dynamodb:LeadingKeys": [own]}});
             statements.push(report);
         }
-        Evidence::ParameterStore { path, aws } => {
+        EvidenceConfig::ParameterStore { path, aws } => {
             let reports = parameter_arn(&format!("{path}/{}/{}", credential.name, name.unwrap_or("*")), aws);
             statements.push(statement("Report", &["ssm:PutParameter", "ssm:GetParameter"], reports));
         }
@@ -237,7 +237,7 @@ fn host(credential: &Credential, layout: u8, name: Option<&str>) -> Value {
 }
 
 /// The ARNs of the places that `arn` knows, each once.
-fn places(credential: &Credential, arn: impl Fn(&Place, &Aws) -> Option<String>) -> Vec<String> {
+fn places(credential: &Credential, arn: impl Fn(&PublishPlace, &Aws) -> Option<String>) -> Vec<String> {
     let mut arns: Vec<String> =
         credential.publish.iter().filter_map(|publish| arn(&publish.place, &publish.aws)).collect();
     arns.dedup();
@@ -296,7 +296,7 @@ mod tests {
         // Layout 1 has the credential's name in front: with the identity no report could be written.
         let text = host(credential, 1, None).to_string();
         assert!(text.contains(r#""dynamodb:LeadingKeys":["ses"]"#) && !text.contains("userid"), "{text}");
-        credential.evidence = Evidence::ParameterStore { path: "/relaykey".into(), aws: config.aws.clone() };
+        credential.evidence = EvidenceConfig::ParameterStore { path: "/relaykey".into(), aws: config.aws.clone() };
         let text = host(credential, 2, Some("mx1.example.com")).to_string();
         assert!(text.contains(r#"parameter/relaykey/ses/mx1.example.com""#) && !text.contains("ses/*"), "{text}");
     }
@@ -355,10 +355,10 @@ mod tests {
         let table = config.credentials[0].clone();
         let parameters = Credential {
             publish: vec![crate::config::Publish {
-                place: Place::ParameterStore { parameter: "/ses".into() },
+                place: PublishPlace::ParameterStore { parameter: "/ses".into() },
                 ..table.publish[0].clone()
             }],
-            evidence: Evidence::ParameterStore { path: "/relaykey".into(), aws: config.aws.clone() },
+            evidence: EvidenceConfig::ParameterStore { path: "/relaykey".into(), aws: config.aws.clone() },
             ..table.clone()
         };
         let mut allowed = std::collections::BTreeSet::new();

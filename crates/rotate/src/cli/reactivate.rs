@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::hosts::answered;
-use super::{Exit, Place};
+use super::{Exit, Session};
 use crate::facts::KeyId;
 use crate::run::Ask;
 
@@ -14,7 +14,7 @@ pub struct ReactivateArgs {
     key: String,
 }
 
-pub async fn run(mut at: Place<'_>, args: &ReactivateArgs) -> Exit {
+pub async fn run(mut at: Session<'_>, args: &ReactivateArgs) -> Exit {
     let key = KeyId::new(args.key.clone());
     let done = format!("{key} is active");
     let exit = answered(&mut at, Ask::Reactivate { key }, "reactivate", &done).await;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::check::published;
 use super::hosts::days;
 use super::view::{self, ActionView, Document, SCHEMA, Stand, is_complete, old_is_gone, put, rfc3339, undone};
-use super::{Exit, Place, ca_files, print_json_line, refused, say, tell};
+use super::{Exit, Session, ca_files, print_json_line, refused, say, tell};
 use crate::facts::{CURRENT, Value};
 use crate::plan::{Action, Outcome};
 use crate::record::Lease;
@@ -49,7 +49,7 @@ pub struct RunArgs {
     wait: Option<SignedDuration>,
 }
 
-pub async fn run(mut at: Place<'_>, args: &RunArgs) -> Exit {
+pub async fn run(mut at: Session<'_>, args: &RunArgs) -> Exit {
     let by = match at.controller.caller().await {
         Ok(caller) => caller.arn,
         Err(fault) => return refused(&fault),
@@ -65,7 +65,7 @@ pub async fn run(mut at: Place<'_>, args: &RunArgs) -> Exit {
 }
 
 /// One turn; `None`: the end was asked for, and the turn did not come to its own in time.
-async fn turn(at: &mut Place<'_>, stop: &mut Stop) -> Option<Result<Tick, Fault>> {
+async fn turn(at: &mut Session<'_>, stop: &mut Stop) -> Option<Result<Tick, Fault>> {
     tokio::select! {
         biased;
         turned = at.controller.tick() => Some(turned),
@@ -74,13 +74,13 @@ async fn turn(at: &mut Place<'_>, stop: &mut Stop) -> Option<Result<Tick, Fault>
 }
 
 /// What a timer calls. A new key whose secret only this process has is stored before it ends.
-async fn once(at: &mut Place<'_>, teller: &mut Teller) -> Exit {
+async fn once(at: &mut Session<'_>, teller: &mut Teller) -> Exit {
     let mut stop = Stop::new();
-    let mut failing = Failing::new(at);
+    let mut failing = VainTurns::new(at);
     let mut holds_key = false;
     loop {
         let Some(turned) = turn(at, &mut stop).await else { return teller.stopped(holds_key) };
-        let goes_on = |failing: &Failing, holds_key| failing.must_go_on(holds_key) && !stop.was_asked();
+        let goes_on = |failing: &VainTurns, holds_key| failing.must_go_on(holds_key) && !stop.was_asked();
         let pause = match turned {
             Ok(Tick::Busy(lease)) => {
                 let exit = teller.busy(&lease);
@@ -114,7 +114,7 @@ async fn once(at: &mut Place<'_>, teller: &mut Teller) -> Exit {
     }
 }
 
-async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDuration>) -> Exit {
+async fn whole(at: &mut Session<'_>, teller: &mut Teller, wait: Option<SignedDuration>) -> Exit {
     let deadline = wait.and_then(|wait| Instant::now().checked_add(Duration::try_from(wait).unwrap_or_default()));
     let look = match at.controller.look().await {
         Ok(look) => look,
@@ -127,7 +127,7 @@ async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDurat
         return refused(&fault);
     }
     let mut stop = Stop::new();
-    let mut failing = Failing::new(at);
+    let mut failing = VainTurns::new(at);
     let mut holds_key = false;
     let mut last: Option<(Look, Stand)> = None;
     loop {
@@ -193,7 +193,7 @@ async fn whole(at: &mut Place<'_>, teller: &mut Teller, wait: Option<SignedDurat
 }
 
 /// Asks for a rotation, where nothing is in its way that can be known beforehand.
-async fn begins(at: &mut Place<'_>, look: &Look) -> Result<(), Fault> {
+async fn begins(at: &mut Session<'_>, look: &Look) -> Result<(), Fault> {
     ca_files(at.credential)?;
     // A value that is no login may be somebody else's: it is not written over.
     let current = look.facts.store.labelled(CURRENT);
@@ -204,14 +204,14 @@ async fn begins(at: &mut Place<'_>, look: &Look) -> Result<(), Fault> {
 }
 
 /// Turns that came to nothing, one after the other: the pause after each is longer.
-struct Failing {
+struct VainTurns {
     least: Duration,
     turns: u32,
     since: Instant,
 }
 
-impl Failing {
-    fn new(at: &Place<'_>) -> Self {
+impl VainTurns {
+    fn new(at: &Session<'_>) -> Self {
         // In a lab everything is faster.
         let reconcile = Duration::try_from(at.credential.policy.reconcile).unwrap_or(BUSY);
         Self { least: BUSY.min(reconcile).max(LEAST), turns: 0, since: Instant::now() }
@@ -336,7 +336,7 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(at: &Place<'_>, by: String) -> Self {
+    fn new(at: &Session<'_>, by: String) -> Self {
         let terminal = std::io::stdout().is_terminal() && !at.json;
         let teller = Self {
             credential: at.credential.name.clone(),
@@ -452,7 +452,7 @@ impl Teller {
     }
 
     /// The last word.
-    fn ends(&self, at: &Place<'_>, look: &Look, exit: Exit) -> Exit {
+    fn ends(&self, at: &Session<'_>, look: &Look, exit: Exit) -> Exit {
         if self.json || !self.terminal {
             print_json_line(&Document::of(at.credential, look, self.lab, exit));
         }

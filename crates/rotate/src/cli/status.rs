@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::plan::said_last;
 use super::view::{Document, Stand, text};
-use super::{Exit, Place, print_json_line, refused};
+use super::{Exit, Session, print_json_line, refused};
 
 /// How often is looked while somebody watches: each look reads every host's report.
 const WATCH: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ pub struct StatusArgs {
     watch: bool,
 }
 
-pub async fn run(mut at: Place<'_>, args: &StatusArgs) -> Exit {
+pub async fn run(mut at: Session<'_>, args: &StatusArgs) -> Exit {
     if !args.watch {
         return super::plan::run(at).await;
     }

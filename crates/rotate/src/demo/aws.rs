@@ -29,7 +29,7 @@ const ACCOUNT: &str = "111122223333";
 /// Who asks, as STS names them.
 pub const CALLER: &str = "arn:aws:iam::111122223333:user/you";
 
-type Item = Map<String, Value>;
+type ItemJson = Map<String, Value>;
 
 struct IamKey {
     id: String,
@@ -37,7 +37,7 @@ struct IamKey {
     created: Timestamp,
 }
 
-struct SecretVersion {
+struct AwsVersion {
     id: String,
     value: Secret,
     labels: Vec<String>,
@@ -45,11 +45,11 @@ struct SecretVersion {
 }
 
 #[derive(Default)]
-struct State {
+struct AwsState {
     keys: Vec<IamKey>,
     made: u32,
-    versions: Vec<SecretVersion>,
-    items: Vec<Item>,
+    versions: Vec<AwsVersion>,
+    items: Vec<ItemJson>,
     #[cfg(test)]
     denied: Vec<&'static str>,
     #[cfg(test)]
@@ -62,28 +62,28 @@ struct State {
 pub const PARTITION: &str = "principal";
 pub const SORT: &str = "credential#host_id";
 
-struct Shared {
+struct AwsShared {
     user: String,
     secret: String,
     ses: Arc<Standin>,
-    state: Mutex<State>,
+    state: Mutex<AwsState>,
 }
 
 /// A running stand-in. Dropping it ends its thread.
 pub struct AwsStandin {
-    shared: Arc<Shared>,
+    shared: Arc<AwsShared>,
     port: u16,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 /// What a service says no with: its code, and words.
-struct Refusal(&'static str, String);
+struct AwsRefusal(&'static str, String);
 
-type Answer = Result<Value, Refusal>;
+type AwsAnswer = Result<Value, AwsRefusal>;
 
-fn no<T>(code: &'static str, words: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal(code, words.into()))
+fn no<T>(code: &'static str, words: impl Into<String>) -> Result<T, AwsRefusal> {
+    Err(AwsRefusal(code, words.into()))
 }
 
 impl AwsStandin {
@@ -94,7 +94,7 @@ impl AwsStandin {
         listener.set_nonblocking(true)?;
         let port = listener.local_addr()?.port();
         let state = Mutex::default();
-        let shared = Arc::new(Shared { user: user.into(), secret: secret.into(), ses, state });
+        let shared = Arc::new(AwsShared { user: user.into(), secret: secret.into(), ses, state });
         shared.first_key()?;
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let serving = Arc::clone(&shared);
@@ -148,13 +148,13 @@ impl AwsStandin {
         let mut state = self.shared.lock();
         move_label(&mut state.versions, "AWSPENDING", None);
         let (id, value) = ("99999999-9999-4999-8999-999999999999".into(), Secret::new(value.into()));
-        state.versions.push(SecretVersion { id, value, labels: vec!["AWSPENDING".into()], created: Timestamp::now() });
+        state.versions.push(AwsVersion { id, value, labels: vec!["AWSPENDING".into()], created: Timestamp::now() });
     }
 }
 
 #[cfg(test)]
-impl Shared {
-    fn allowed(&self, action: &str) -> Result<(), Refusal> {
+impl AwsShared {
+    fn allowed(&self, action: &str) -> Result<(), AwsRefusal> {
         let mut state = self.lock();
         state.asked.push(action.to_owned());
         let after = state.denied_after.take_if(|(first, _)| *first == action);
@@ -175,7 +175,7 @@ impl Drop for AwsStandin {
     }
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+async fn accept(shared: Arc<AwsShared>, listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
@@ -186,7 +186,7 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn answer(shared: Arc<AwsShared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let target = request.headers().get("x-amz-target").and_then(|target| target.to_str().ok()).map(str::to_owned);
     let body = match Limited::new(request.into_body(), 1 << 20).collect().await {
         Ok(body) => body.to_bytes(),
@@ -203,7 +203,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
                 if service == "secretsmanager" { "application/x-amz-json-1.1" } else { "application/x-amz-json-1.0" };
             match answered {
                 Ok(value) => reply(StatusCode::OK, kind, value.to_string()),
-                Err(Refusal(code, words)) => {
+                Err(AwsRefusal(code, words)) => {
                     let mut value = json!({"__type": code, "message": words});
                     if code == "TransactionCanceledException" {
                         value["CancellationReasons"] = json!([{"Code": "ConditionalCheckFailed", "Message": words}]);
@@ -214,7 +214,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
         }
         None => match shared.query(&form(&body)) {
             Ok(xml) => reply(StatusCode::OK, "text/xml", xml),
-            Err(Refusal(code, words)) => {
+            Err(AwsRefusal(code, words)) => {
                 let status = if code == "NoSuchEntity" { StatusCode::NOT_FOUND } else { StatusCode::CONFLICT };
                 let error = format!("<Type>Sender</Type><Code>{code}</Code><Message>{words}</Message>");
                 let xml = format!("<ErrorResponse><Error>{error}</Error><RequestId>demo</RequestId></ErrorResponse>");
@@ -263,16 +263,16 @@ fn epoch(at: Timestamp) -> f64 {
     at.as_millisecond() as f64 / 1000.0
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl AwsShared {
+    fn lock(&self) -> MutexGuard<'_, AwsState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn first_key(&self) -> io::Result<()> {
         let mut state = self.lock();
-        let (id, secret) = self.make(&mut state).map_err(|Refusal(_, words)| io::Error::other(words))?;
+        let (id, secret) = self.make(&mut state).map_err(|AwsRefusal(_, words)| io::Error::other(words))?;
         let value = json!({"accessKeyId": id, "secretAccessKey": secret.expose()}).to_string();
-        state.versions.push(SecretVersion {
+        state.versions.push(AwsVersion {
             id: "11111111-1111-4111-8111-111111111111".into(),
             value: Secret::new(value),
             labels: vec!["AWSCURRENT".into()],
@@ -282,9 +282,9 @@ impl Shared {
     }
 
     /// A new key, which SES knows at once.
-    fn make(&self, state: &mut State) -> Result<(String, Secret), Refusal> {
+    fn make(&self, state: &mut AwsState) -> Result<(String, Secret), AwsRefusal> {
         state.made += 1;
-        let random = || getrandom::u64().map_err(|e| Refusal("ServiceFailure", e.to_string()));
+        let random = || getrandom::u64().map_err(|e| AwsRefusal("ServiceFailure", e.to_string()));
         let id = format!("AKIADEMO{:012}", state.made);
         let secret = Secret::new(format!("demo{:016x}{:016x}{:04x}", random()?, random()?, random()? & 0xffff));
         self.ses.set_key(&id, &ses_smtp_password(&secret, REGION));
@@ -293,7 +293,7 @@ impl Shared {
     }
 
     /// IAM and STS.
-    fn query(&self, form: &[(String, String)]) -> Result<String, Refusal> {
+    fn query(&self, form: &[(String, String)]) -> Result<String, AwsRefusal> {
         let get = |name: &str| form.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value.as_str());
         let action = get("Action");
         #[cfg(test)]
@@ -314,7 +314,8 @@ impl Shared {
         }
         let id = get("AccessKeyId").to_owned();
         let at = state.keys.iter().position(|key| key.id == id);
-        let known = at.ok_or_else(|| Refusal("NoSuchEntity", format!("The Access Key with id {id} cannot be found.")));
+        let known =
+            at.ok_or_else(|| AwsRefusal("NoSuchEntity", format!("The Access Key with id {id} cannot be found.")));
         let word = |active: bool| if active { "Active" } else { "Inactive" };
         let result = match action {
             "ListAccessKeys" => {
@@ -379,7 +380,7 @@ impl Shared {
         Ok(wrap("https://iam.amazonaws.com/doc/2010-05-08/", &result))
     }
 
-    fn secrets_manager(&self, action: &str, input: &Value) -> Answer {
+    fn secrets_manager(&self, action: &str, input: &Value) -> AwsAnswer {
         #[cfg(test)]
         self.allowed(action)?;
         let mut state = self.lock();
@@ -389,23 +390,23 @@ impl Shared {
         let arn = format!("arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:{}-AbCdEf", self.secret);
         let mut answer = json!({"ARN": arn, "Name": self.secret});
         let missing =
-            || Refusal("ResourceNotFoundException", "Secrets Manager can't find the specified secret value.".into());
+            || AwsRefusal("ResourceNotFoundException", "Secrets Manager can't find the specified secret value.".into());
         match action {
             "DescribeSecret" => {
                 let labelled = state.versions.iter().filter(|version| !version.labels.is_empty());
-                let stages: Item = labelled.map(|version| (version.id.clone(), json!(version.labels))).collect();
+                let stages: ItemJson = labelled.map(|version| (version.id.clone(), json!(version.labels))).collect();
                 answer["VersionIdsToStages"] = Value::Object(stages);
                 answer["CreatedDate"] = json!(epoch(state.versions[0].created));
             }
             "ListSecretVersionIds" => {
                 let all = input["IncludeDeprecated"].as_bool().unwrap_or(false);
                 let shown = state.versions.iter().filter(|version| all || !version.labels.is_empty());
-                let version = |v: &SecretVersion| json!({"VersionId": v.id, "VersionStages": v.labels, "CreatedDate": epoch(v.created)});
+                let version = |v: &AwsVersion| json!({"VersionId": v.id, "VersionStages": v.labels, "CreatedDate": epoch(v.created)});
                 answer["Versions"] = shown.map(version).collect();
             }
             "GetSecretValue" => {
                 let stage = input["VersionStage"].as_str().unwrap_or("AWSCURRENT");
-                let fits = |version: &&SecretVersion| match input["VersionId"].as_str() {
+                let fits = |version: &&AwsVersion| match input["VersionId"].as_str() {
                     Some(id) => version.id == id,
                     None => version.labels.iter().any(|label| label == stage),
                 };
@@ -431,7 +432,7 @@ impl Shared {
                         move_label(&mut state.versions, label, None);
                     }
                     let created = Timestamp::now();
-                    state.versions.push(SecretVersion { id: id.clone(), value, labels: labels.clone(), created });
+                    state.versions.push(AwsVersion { id: id.clone(), value, labels: labels.clone(), created });
                 }
                 answer["VersionId"] = json!(id);
                 answer["VersionStages"] = json!(labels);
@@ -454,7 +455,7 @@ impl Shared {
         Ok(answer)
     }
 
-    fn dynamodb(&self, action: &str, input: &Value) -> Answer {
+    fn dynamodb(&self, action: &str, input: &Value) -> AwsAnswer {
         #[cfg(test)]
         self.allowed(action)?;
         let mut state = self.lock();
@@ -505,8 +506,8 @@ impl Shared {
                     "Query" => text(input, "KeyConditionExpression"),
                     _ => text(input, "FilterExpression"),
                 };
-                let fits = |item: &&Item| first && is_so(expression, Some(item), input);
-                let mut found: Vec<&Item> = items.iter().filter(fits).collect();
+                let fits = |item: &&ItemJson| first && is_so(expression, Some(item), input);
+                let mut found: Vec<&ItemJson> = items.iter().filter(fits).collect();
                 found.sort_by_key(|item| item[SORT]["S"].as_str().unwrap_or_default().to_owned());
                 Ok(json!({"Items": found, "Count": found.len(), "ScannedCount": found.len()}))
             }
@@ -516,7 +517,7 @@ impl Shared {
 }
 
 /// A label stands on one version. AWSPREVIOUS follows AWSCURRENT.
-fn move_label(versions: &mut [SecretVersion], label: &str, to: Option<&str>) {
+fn move_label(versions: &mut [AwsVersion], label: &str, to: Option<&str>) {
     let mut left = None;
     for version in versions.iter_mut() {
         if version.labels.iter().any(|known| known == label) {
@@ -532,17 +533,17 @@ fn move_label(versions: &mut [SecretVersion], label: &str, to: Option<&str>) {
     }
 }
 
-fn position(items: &[Item], key: &Value) -> Option<usize> {
+fn position(items: &[ItemJson], key: &Value) -> Option<usize> {
     items.iter().position(|item| [PARTITION, SORT].iter().all(|name| item.get(*name) == key.get(*name)))
 }
 
 /// Does the condition of this put hold?
-fn holds(items: &[Item], put: &Value) -> bool {
+fn holds(items: &[ItemJson], put: &Value) -> bool {
     let there = position(items, &put["Item"]).map(|at| &items[at]);
     is_so(text(put, "ConditionExpression"), there, put)
 }
 
-fn put(items: &mut Vec<Item>, put: &Value) -> Result<(), Refusal> {
+fn put(items: &mut Vec<ItemJson>, put: &Value) -> Result<(), AwsRefusal> {
     let Some(item) = put["Item"].as_object().cloned() else {
         return no("ValidationException", "there is no item");
     };
@@ -557,7 +558,7 @@ fn put(items: &mut Vec<Item>, put: &Value) -> Result<(), Refusal> {
 }
 
 /// Conditions with AND between them: `attribute_not_exists(#a)`, `begins_with(#a, :b)`, `#a = :b`.
-fn is_so(expression: &str, item: Option<&Item>, request: &Value) -> bool {
+fn is_so(expression: &str, item: Option<&ItemJson>, request: &Value) -> bool {
     let attribute = |name: &str| {
         let name = request["ExpressionAttributeNames"][name.trim()].as_str().unwrap_or(name.trim());
         item.and_then(|item| item.get(name))

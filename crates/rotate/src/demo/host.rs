@@ -10,7 +10,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use relaykey::agent::login_at;
 use relaykey::config::Smtp;
-use relaykey::smtp::{OutgoingMessage, Verdict, send};
+use relaykey::smtp::{LoginVerdict, OutgoingMessage, send};
 use relaykey::tls::CaFile;
 use relaykey_core::credential::{JsonKeys, Login, Payload, Secret, proof};
 use relaykey_core::report::{REPORT_V2, Report, ReportOutcome};
@@ -24,7 +24,7 @@ const MAIL: Duration = Duration::from_millis(400);
 
 /// How one host is.
 #[derive(Debug, Clone)]
-pub struct Kind {
+pub struct HostKind {
     pub name: &'static str,
     /// How often it asks for news.
     pub poll: Duration,
@@ -45,7 +45,7 @@ pub struct World {
 
 /// What a host tells the audience.
 #[derive(Debug, Clone)]
-pub enum Told {
+pub enum HostTold {
     Uses { host: &'static str, key: String, adopted: bool },
     Waits { host: &'static str, key: String },
     MailFailed { host: &'static str, words: String },
@@ -53,24 +53,24 @@ pub enum Told {
 }
 
 /// One version, as the secret gave it.
-struct Fetched {
+struct FetchedLogin {
     version: String,
     login: Login,
 }
 
 /// Runs until it is told to stop.
 pub async fn run(
-    kind: Kind,
+    kind: HostKind,
     world: Arc<World>,
-    tell: tokio::sync::mpsc::UnboundedSender<Told>,
+    tell: tokio::sync::mpsc::UnboundedSender<HostTold>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut host = Host { kind, world, tell, login: None, seq: 0, confirmed: None };
+    let mut host = DemoHost { kind, world, tell, login: None, seq: 0, confirmed: None };
     let mut poll = tokio::time::interval(host.kind.poll);
     poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut mail = tokio::time::interval(MAIL);
     mail.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut held: Option<(tokio::time::Instant, Fetched)> = None;
+    let mut held: Option<(tokio::time::Instant, FetchedLogin)> = None;
     loop {
         let approved = async {
             match &held {
@@ -99,24 +99,24 @@ pub async fn run(
             _ = mail.tick() => { host.mail().await; Ok(()) }
         };
         if let Err(words) = result {
-            let _ = host.tell.send(Told::Trouble { host: host.kind.name, words });
+            let _ = host.tell.send(HostTold::Trouble { host: host.kind.name, words });
         }
     }
 }
 
-struct Host {
-    kind: Kind,
+struct DemoHost {
+    kind: HostKind,
     world: Arc<World>,
-    tell: tokio::sync::mpsc::UnboundedSender<Told>,
+    tell: tokio::sync::mpsc::UnboundedSender<HostTold>,
     /// In the mail server's table.
     login: Option<(String, Login)>,
     seq: u64,
     confirmed: Option<Report>,
 }
 
-impl Host {
+impl DemoHost {
     /// A version that is not in use here.
-    async fn news(&mut self) -> Result<Option<Fetched>, String> {
+    async fn news(&mut self) -> Result<Option<FetchedLogin>, String> {
         let client = aws_sdk_secretsmanager::Client::new(&self.world.aws);
         let answer = client.get_secret_value().secret_id(&self.world.secret).version_stage("AWSCURRENT").send().await;
         let answer = answer.map_err(|e| format!("the secret cannot be read: {e}"))?;
@@ -126,15 +126,15 @@ impl Host {
         }
         let payload = Payload::parse(value.as_bytes(), &JsonKeys::default()).map_err(|e| e.to_string())?;
         let login = payload.login(&self.world.smtp.endpoint, Some(REGION)).map_err(|e| e.to_string())?;
-        Ok(Some(Fetched { version: version.to_owned(), login }))
+        Ok(Some(FetchedLogin { version: version.to_owned(), login }))
     }
 
     /// Verified by a real login, put in place, reported with a proof.
-    async fn take(&mut self, fetched: Fetched) -> Result<(), String> {
+    async fn take(&mut self, fetched: FetchedLogin) -> Result<(), String> {
         let reply = match login_at(&self.world.smtp, &fetched.login, self.kind.name).await {
-            Verdict::Accepted { reply } => reply,
-            Verdict::Refused { reply } => return Err(format!("the new login is refused: {reply}")),
-            Verdict::Unknown { words, .. } => return Err(words),
+            LoginVerdict::Accepted { reply } => reply,
+            LoginVerdict::Refused { reply } => return Err(format!("the new login is refused: {reply}")),
+            LoginVerdict::Unknown { words, .. } => return Err(words),
         };
         let before = self.login.as_ref().map(|(_, login)| login.username.clone());
         let outcome = if before.is_some() { ReportOutcome::Confirmed } else { ReportOutcome::Adopted };
@@ -146,11 +146,12 @@ impl Host {
         self.login = Some((fetched.version, fetched.login));
         write(&self.world, &principal(self.kind.name), &report).await?;
         self.confirmed = Some(report);
-        let _ = self.tell.send(Told::Uses { host: self.kind.name, key, adopted: outcome == ReportOutcome::Adopted });
+        let _ =
+            self.tell.send(HostTold::Uses { host: self.kind.name, key, adopted: outcome == ReportOutcome::Adopted });
         Ok(())
     }
 
-    async fn waits(&mut self, fetched: &Fetched) -> Result<(), String> {
+    async fn waits(&mut self, fetched: &FetchedLogin) -> Result<(), String> {
         let key = fetched.login.username.clone();
         let before = self.login.as_ref().map(|(_, login)| login.username.clone());
         let outcome = ReportOutcome::PendingApproval;
@@ -158,7 +159,7 @@ impl Host {
         let mut report = report(&self.world.credential, &self.kind, seq, &fetched.version, &key, before, outcome);
         report.latest = self.confirmed.clone().map(Box::new);
         write(&self.world, &principal(self.kind.name), &report).await?;
-        let _ = self.tell.send(Told::Waits { host: self.kind.name, key });
+        let _ = self.tell.send(HostTold::Waits { host: self.kind.name, key });
         Ok(())
     }
 
@@ -174,12 +175,12 @@ impl Host {
             Err(e) => e.into(),
         };
         match verdict {
-            Verdict::Accepted { .. } => {
+            LoginVerdict::Accepted { .. } => {
                 self.world.sent.fetch_add(1, Ordering::Relaxed);
             }
-            Verdict::Refused { reply: words } | Verdict::Unknown { words, .. } => {
+            LoginVerdict::Refused { reply: words } | LoginVerdict::Unknown { words, .. } => {
                 self.world.failed.fetch_add(1, Ordering::Relaxed);
-                let _ = self.tell.send(Told::MailFailed { host: self.kind.name, words });
+                let _ = self.tell.send(HostTold::MailFailed { host: self.kind.name, words });
             }
         }
     }
@@ -199,7 +200,7 @@ fn principal(host: &str) -> String {
 
 fn report(
     credential: &str,
-    kind: &Kind,
+    kind: &HostKind,
     seq: u64,
     version: &str,
     key: &str,
@@ -239,7 +240,7 @@ fn prove(report: &mut Report, password: &Secret) -> Result<(), String> {
 }
 
 /// The confirmation of somebody who may write where this host writes, and does not have the key.
-pub async fn forge(world: &World, kind: &Kind, version: &str, key: &str) -> Result<(), String> {
+pub async fn forge(world: &World, kind: &HostKind, version: &str, key: &str) -> Result<(), String> {
     let seq = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
     let mut report = report(&world.credential, kind, seq, version, key, None, ReportOutcome::Confirmed);
     target(&mut report, &world.smtp.place(), "235 Authentication successful.");

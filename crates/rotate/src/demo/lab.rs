@@ -8,7 +8,7 @@ use relaykey::aws::Http;
 use relaykey::standin::{Options, Standin};
 
 use super::{AwsStandin, Controller, Hooks, SECRET, USER, configuration};
-use crate::cli::Place;
+use crate::cli::Session;
 use crate::config::Config;
 
 pub struct Lab {
@@ -58,9 +58,9 @@ impl Lab {
     }
 
     /// Where a command runs.
-    pub async fn place(&self) -> Place<'_> {
+    pub async fn place(&self) -> Session<'_> {
         let (config, controller) = (&self.config, self.controller().await);
-        Place { config, credential: &config.credentials[0], controller, json: false }
+        Session { config, credential: &config.credentials[0], controller, json: false }
     }
 }
 

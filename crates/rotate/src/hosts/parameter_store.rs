@@ -9,12 +9,13 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
 use jiff::Timestamp;
 use relaykey_core::fault::{Class, Fault};
+use relaykey_core::report::place;
 use relaykey_core::text;
 use tokio::sync::Mutex;
 
 use super::{EntryWrite, Kept, Known, Read, Row, json, ours, report};
 use crate::audit::AuditLine;
-use crate::aws::{Asked, CallFailed, FailKind, Reach, incomplete, timestamp};
+use crate::aws::{AwsCall, CallFailed, FailKind, Reach, incomplete, timestamp};
 use crate::evidence::Written;
 use crate::facts::HostName;
 
@@ -38,9 +39,9 @@ impl Parameters {
         Self { reach, path: path.to_owned(), credential: credential.to_owned(), number: Mutex::new(0) }
     }
 
-    fn asked(&self, action: &'static str) -> Asked {
+    fn asked(&self, action: &'static str) -> AwsCall {
         let path = self.path.trim_start_matches('/');
-        Asked {
+        AwsCall {
             action,
             about: format!("parameters below {:?}", self.path),
             arn: format!("arn:aws:ssm:*:*:parameter/{path}/*"),
@@ -48,7 +49,7 @@ impl Parameters {
     }
 
     fn own(&self, kind: &str) -> String {
-        format!("{}/.{kind}/{}", self.path, self.credential)
+        place::own_parameter(&self.path, kind, &self.credential)
     }
 
     async fn get(&self, name: &str) -> Result<Option<Parameter>, CallFailed> {
@@ -126,7 +127,7 @@ impl Parameters {
             let entry = ours(&text, &format!("the registry below {:?}", self.path))?;
             read.entries.insert(name, Known { entry, text });
         }
-        for one in self.below(&format!("{}/{}", self.path, self.credential), HOSTS).await? {
+        for one in self.below(&place::parameters_of(&self.path, &self.credential), HOSTS).await? {
             let at = one.last_modified_date.as_ref().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH);
             let understood = one.value.as_deref().and_then(report);
             let Some(report) = understood.filter(|report| report.credential == self.credential) else {
@@ -147,8 +148,7 @@ impl Parameters {
         };
         let page = self.reach.send(self.asked("ssm:GetParametersByPath"), send).await?;
         let of = |one: &Parameter| {
-            let below = one.name.as_deref()?.strip_prefix(&self.path)?.trim_start_matches('/');
-            let (credential, _) = below.split_once('/').filter(|(credential, _)| !credential.starts_with('.'))?;
+            let credential = place::credential_of_parameter(&self.path, one.name.as_deref()?)?;
             Some(text::plain(credential, 255))
         };
         Ok(page.parameters.unwrap_or_default().iter().filter_map(of).collect())

@@ -11,12 +11,13 @@ use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeyType, Put, Trans
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use relaykey_core::fault::{Class, Fault};
+use relaykey_core::report::place::{self, TableLayout};
 use relaykey_core::text;
 use tokio::sync::OnceCell;
 
 use super::{EntryWrite, Kept, Known, Read, Row, json, ours, report};
 use crate::audit::AuditLine;
-use crate::aws::{Asked, CallFailed, FailKind, Reach, incomplete};
+use crate::aws::{AwsCall, CallFailed, FailKind, Reach, incomplete};
 use crate::evidence::Written;
 use crate::facts::HostName;
 
@@ -45,20 +46,20 @@ struct Layout {
     by_principal: bool,
 }
 
-pub struct Table {
+pub struct ReportsTable {
     reach: Reach,
     table: String,
     credential: String,
     layout: OnceCell<Layout>,
 }
 
-impl Table {
+impl ReportsTable {
     pub fn new(reach: Reach, table: &str, credential: &str) -> Self {
         Self { reach, table: table.to_owned(), credential: credential.to_owned(), layout: OnceCell::new() }
     }
 
-    fn asked(&self, action: &'static str) -> Asked {
-        Asked {
+    fn asked(&self, action: &'static str) -> AwsCall {
+        AwsCall {
             action,
             about: format!("table {:?}", self.table),
             arn: format!("arn:aws:dynamodb:*:*:table/{}", self.table),
@@ -79,14 +80,12 @@ impl Table {
             .await?;
         let schema = described.table.and_then(|table| table.key_schema).unwrap_or_default();
         let name = |kind: KeyType| schema.iter().find(|key| key.key_type == kind).map(|key| key.attribute_name.clone());
-        match (name(KeyType::Hash), name(KeyType::Range)) {
-            (Some(partition), Some(sort)) if partition == "principal" => {
-                Ok(Layout { partition, sort, by_principal: true })
+        let keys = name(KeyType::Hash).zip(name(KeyType::Range));
+        match keys.and_then(|(partition, sort)| Some((TableLayout::of(&partition, &sort)?, partition, sort))) {
+            Some((layout, partition, sort)) => {
+                Ok(Layout { partition, sort, by_principal: layout == TableLayout::ByPrincipal })
             }
-            (Some(partition), Some(sort)) if partition == "credential" && sort == "host" => {
-                Ok(Layout { partition, sort, by_principal: false })
-            }
-            _ => {
+            None => {
                 let what = format!("table {:?} has other keys than hosts write", self.table);
                 let fix = "make it as docs/rotation.md says: partition key `principal`, sort key `credential#host_id`, both strings";
                 Err(CallFailed {
@@ -103,7 +102,7 @@ impl Table {
     }
 
     fn own(&self, kind: &str) -> String {
-        format!("!{kind}/{}", self.credential)
+        place::own_partition(kind, &self.credential)
     }
 
     pub async fn record(&self) -> Result<Option<Kept>, CallFailed> {
@@ -215,9 +214,9 @@ impl Table {
             })
             .await?;
         let of = |item: &Item| {
-            let partition = text_of(item, &layout.partition).filter(|partition| !partition.starts_with('!'))?;
+            let partition = text_of(item, &layout.partition).filter(|partition| !place::is_own_partition(partition))?;
             let name = match layout.by_principal {
-                true => text_of(item, &layout.sort)?.rsplit_once('#')?.0,
+                true => place::credential_of(text_of(item, &layout.sort)?)?,
                 false => partition,
             };
             Some(text::plain(name, 255))
@@ -250,7 +249,7 @@ impl Table {
     fn host(&self, layout: &Layout, item: &Item, read: &mut Read) {
         let (partition, sort) = (text_of(item, &layout.partition), text_of(item, &layout.sort));
         let (Some(partition), Some(sort)) = (partition, sort) else { return };
-        if partition.starts_with('!') {
+        if place::is_own_partition(partition) {
             return;
         }
         let understood = text_of(item, "report").and_then(report);
@@ -275,7 +274,7 @@ impl Table {
                 let request = request.segment(segment).total_segments(SEGMENTS).set_exclusive_start_key(from);
                 let request = request.filter_expression("begins_with(#sort, :mine)");
                 let request = request.expression_attribute_names("#sort", &layout.sort);
-                let mine = AttributeValue::S(format!("{}#", self.credential));
+                let mine = AttributeValue::S(place::sort_keys_begin(&self.credential));
                 request.expression_attribute_values(":mine", mine).send()
             })
             .await?;

@@ -1,6 +1,6 @@
 //! Rules 5 to 7a: from a new key to what hosts take.
 
-use super::{Action, Asked, Look, Part, Purpose, Reason, Refusal, StoreKind, Turn, act, log_in, wait};
+use super::{Action, OwnLogins, Part, Purpose, Reason, Refusal, RuleInput, StoreKind, Turn, act, log_in, wait};
 use crate::evidence::{Verdict, verdict};
 use crate::facts::{KeyId, KeyStatus, Value, Version};
 use crate::policy::{EMPTY_PENDING, UNANSWERED};
@@ -8,7 +8,7 @@ use crate::retire;
 
 /// A new key of mine is not stored yet. Within the lease it is put, later its secret is forgotten: another one may have begun
 /// anew by then, and the key is a leftover.
-pub(super) fn rule_5(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_5(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let key = look.facts.unstored.as_ref()?;
     let mine = look.record.creating_now(look.now).filter(|creating| creating.key.as_ref() == Some(key));
     let Some(creating) = mine.filter(|_| look.status(key) == Some(KeyStatus::Active)) else {
@@ -22,15 +22,15 @@ pub(super) fn rule_5(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     }
     let waited = look.now.duration_since(creating.at);
     match look.asked(key) {
-        Asked::Accepted => put(),
-        Asked::Stale => act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
-        Asked::Refused if waited < look.policy.propagation => {
+        OwnLogins::Accepted => put(),
+        OwnLogins::Stale => act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
+        OwnLogins::Refused if waited < look.policy.propagation => {
             wait(Reason::Propagating { key: key.clone(), until: creating.at + look.policy.propagation })
         }
-        Asked::Unanswered if waited < UNANSWERED => {
+        OwnLogins::Unanswered if waited < UNANSWERED => {
             wait(Reason::Unanswered { key: key.clone(), until: creating.at + UNANSWERED })
         }
-        Asked::Refused | Asked::Unanswered => {
+        OwnLogins::Refused | OwnLogins::Unanswered => {
             refusals.push(Refusal::SesRefuses { key: key.clone() });
             act(Action::Forget { key: key.clone(), refused: true }, Reason::NotTaken(key.clone()))
         }
@@ -38,14 +38,14 @@ pub(super) fn rule_5(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// AWSPENDING with a value whose key is Active.
-fn pending<'a>(look: &'a Look) -> Option<(&'a Version, &'a KeyId)> {
+fn pending<'a>(look: &'a RuleInput) -> Option<(&'a Version, &'a KeyId)> {
     let pending = look.pending?;
     let key = pending.key().filter(|key| look.status(key) == Some(KeyStatus::Active))?;
     Some((pending, key))
 }
 
 /// Did we put it there, or is its key one of ours?
-fn is_ours(look: &Look, pending: &Version, key: &KeyId) -> bool {
+fn is_ours(look: &RuleInput, pending: &Version, key: &KeyId) -> bool {
     let record = look.record;
     record.creating.iter().any(|creating| creating.key.as_ref() == Some(key))
         || record.old.as_ref() == Some(key)
@@ -54,7 +54,7 @@ fn is_ours(look: &Look, pending: &Version, key: &KeyId) -> bool {
 }
 
 /// AWSPENDING is verified by a login at every configured endpoint, never at a name out of a report.
-pub(super) fn rule_6(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_6(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let (pending, key) = pending(look)?;
     if !is_ours(look, pending, key) {
         refusals.push(Refusal::PendingForeign { version: pending.id.clone() });
@@ -62,16 +62,16 @@ pub(super) fn rule_6(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     }
     let waited = look.now.duration_since(pending.created);
     match look.asked(key) {
-        Asked::Accepted => None,
-        Asked::Stale => act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
-        Asked::Refused if waited < look.policy.propagation => {
+        OwnLogins::Accepted => None,
+        OwnLogins::Stale => act(log_in(key, Purpose::Verify), Reason::ToVerify(key.clone())),
+        OwnLogins::Refused if waited < look.policy.propagation => {
             wait(Reason::Propagating { key: key.clone(), until: pending.created + look.policy.propagation })
         }
-        Asked::Unanswered if waited < UNANSWERED => {
+        OwnLogins::Unanswered if waited < UNANSWERED => {
             wait(Reason::Unanswered { key: key.clone(), until: pending.created + UNANSWERED })
         }
         // Its key is a leftover then, if it is one that we made and nothing names it (rule 9).
-        Asked::Refused | Asked::Unanswered => {
+        OwnLogins::Refused | OwnLogins::Unanswered => {
             refusals.push(Refusal::SesRefuses { key: key.clone() });
             act(
                 Action::TakeOff { version: pending.id.clone(), refused: Some(key.clone()) },
@@ -82,7 +82,7 @@ pub(super) fn rule_6(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// AWSPENDING without a value: Secrets Manager's own, for a while.
-pub(super) fn rule_6a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_6a(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let pending = look.pending.filter(|pending| pending.value == Value::Empty)?;
     let until = pending.created + EMPTY_PENDING;
     if until > look.now {
@@ -93,7 +93,7 @@ pub(super) fn rule_6a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> 
 }
 
 /// AWSPENDING whose key is gone or Inactive.
-pub(super) fn rule_6b(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_6b(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let pending = look.pending?;
     let Some(key) = pending.key() else {
         if pending.value == Value::Unreadable {
@@ -109,7 +109,7 @@ pub(super) fn rule_6b(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> 
 }
 
 /// AWSPENDING is verified, and canary hosts come first.
-pub(super) fn rule_7(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_7(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let (pending, key) = pending(look).filter(|(pending, key)| is_ours(look, pending, key))?;
     let label = look.policy.canary.as_ref()?;
     if !pending.carries(label) {
@@ -145,7 +145,7 @@ pub(super) fn rule_7(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 }
 
 /// Verified, and soaked: promoted. Or it was promoted, and whoever did it was killed before it could be written down.
-pub(super) fn rule_7a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_7a(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let from = look.current.map(|current| current.id.clone());
     if let Some((pending, key)) = pending(look).filter(|(pending, key)| is_ours(look, pending, key)) {
         let version = pending.id.clone();
@@ -171,7 +171,7 @@ pub(super) fn rule_7a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> 
 }
 
 /// The canary label stands on a version that is neither published nor about to be.
-pub(super) fn canary_over(look: &Look, _: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn canary_over(look: &RuleInput, _: &mut Vec<Refusal>) -> Option<Turn> {
     let label = look.policy.canary.as_ref()?;
     let labelled = look.facts.store.labelled(label)?;
     let used = [look.current, look.pending].into_iter().flatten().any(|version| version.id == labelled.id);

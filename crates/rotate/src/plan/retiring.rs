@@ -1,18 +1,20 @@
 //! Rules 10, 10a and 11: the old key's end, which can be undone for as long as it is only deactivated.
 
-use super::{Action, Asked, DeleteOld, Look, Part, Purpose, Reason, Refusal, Turn, WhyGone, act, add, log_in, wait};
+use super::{
+    Action, DeleteOld, OwnLogins, Part, Purpose, Reason, Refusal, RuleInput, Turn, WhyGone, act, add, log_in, wait,
+};
 use crate::facts::{Key, KeyId, KeyStatus};
 use crate::policy::NOT_DEAD;
 use crate::retire;
 
 /// The old key, with this status.
-fn old<'a>(look: &'a Look, status: KeyStatus) -> Option<&'a Key> {
+fn old<'a>(look: &'a RuleInput, status: KeyStatus) -> Option<&'a Key> {
     let old = look.record.old.as_ref()?;
     look.facts.key(old).filter(|key| key.status == status && !look.unseen_part(Part::Fleet))
 }
 
 /// Whatever stands in the way of this key's end. No key dies while the published one was switched off by another's hand.
-fn stops(look: &Look, old: &Key) -> Vec<Refusal> {
+fn stops(look: &RuleInput, old: &Key) -> Vec<Refusal> {
     let mut stops = retire::stops(look.facts, old, look.now);
     if let Some(key) = look.deactivated_by_hand() {
         stops.push(Refusal::DeactivatedByHand { key: key.clone() });
@@ -21,13 +23,13 @@ fn stops(look: &Look, old: &Key) -> Vec<Refusal> {
 }
 
 /// When grace and the lag of the last use are over; `None`: they have not begun.
-fn clocks(look: &Look) -> Option<jiff::Timestamp> {
+fn clocks(look: &RuleInput) -> Option<jiff::Timestamp> {
     retire::grace_and_lag(look.facts, look.policy).map(|(grace, lag)| grace.max(lag))
 }
 
 /// Everybody has confirmed with proof, nobody names the old key, the clocks are over, its last use is quiet: it is about to
 /// be deactivated. The intention is written, everything is looked at again, it logs in once more, and then it goes.
-pub(super) fn rule_10(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_10(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let old = old(look, KeyStatus::Active)?;
     let stops = stops(look, old);
     if !stops.is_empty() {
@@ -50,8 +52,10 @@ pub(super) fn rule_10(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> 
     // Where no version holds it any more, it cannot be asked, nor proved dead later: rule 10a says so then.
     if !intention.logged_in && look.facts.store.with_key(&old.id).is_some() {
         return match look.asked(&old.id) {
-            Asked::Stale | Asked::Accepted => act(log_in(&old.id, Purpose::LastLogin), Reason::LastLogin(key())),
-            Asked::Refused | Asked::Unanswered => {
+            OwnLogins::Stale | OwnLogins::Accepted => {
+                act(log_in(&old.id, Purpose::LastLogin), Reason::LastLogin(key()))
+            }
+            OwnLogins::Refused | OwnLogins::Unanswered => {
                 refusals.push(Refusal::SesRefuses { key: key() });
                 None
             }
@@ -60,18 +64,18 @@ pub(super) fn rule_10(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> 
     act(Action::Deactivate { key: key(), why: WhyGone::Retired }, Reason::Retires(key()))
 }
 
-fn is_proved_dead(look: &Look, key: &KeyId) -> bool {
+fn is_proved_dead(look: &RuleInput, key: &KeyId) -> bool {
     look.record.proved_dead.as_ref().is_some_and(|dead| dead.key == *key)
 }
 
 /// When we deactivated it; a revoked key lies dead from its revocation.
-fn dead_since(look: &Look, key: &KeyId) -> Option<jiff::Timestamp> {
+fn dead_since(look: &RuleInput, key: &KeyId) -> Option<jiff::Timestamp> {
     let revoked = look.record.revoked.iter().find(|revoked| revoked.key == *key).map(|revoked| revoked.at);
     look.record.deactivated_by_us(key).map(|deactivated| deactivated.at).or(revoked)
 }
 
 /// The old key is Inactive by us: the same login must be refused now.
-pub(super) fn rule_10a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_10a(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let old = old(look, KeyStatus::Inactive)?;
     let key = || old.id.clone();
     let Some(since) = dead_since(look, &old.id) else {
@@ -93,13 +97,13 @@ pub(super) fn rule_10a(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn>
     }
     // What was said before it was deactivated says nothing about that.
     match look.asked_since(&old.id, since) {
-        Asked::Stale => act(log_in(&old.id, Purpose::ProveDead), Reason::MustDie(key())),
-        Asked::Accepted | Asked::Refused | Asked::Unanswered => wait(Reason::StillAlive(key())),
+        OwnLogins::Stale => act(log_in(&old.id, Purpose::ProveDead), Reason::MustDie(key())),
+        OwnLogins::Accepted | OwnLogins::Refused | OwnLogins::Unanswered => wait(Reason::StillAlive(key())),
     }
 }
 
 /// Dead, observed, and still nothing stands in the way.
-pub(super) fn may_be_deleted(look: &Look, key: &KeyId, refusals: &mut Vec<Refusal>) -> bool {
+pub(super) fn may_be_deleted(look: &RuleInput, key: &KeyId, refusals: &mut Vec<Refusal>) -> bool {
     let Some(old) = look.facts.key(key).filter(|old| old.status == KeyStatus::Inactive) else {
         return false;
     };
@@ -113,7 +117,7 @@ pub(super) fn may_be_deleted(look: &Look, key: &KeyId, refusals: &mut Vec<Refusa
 }
 
 /// Dead, and observed for long enough: deleted.
-pub(super) fn rule_11(look: &Look, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+pub(super) fn rule_11(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let old = old(look, KeyStatus::Inactive).filter(|old| is_proved_dead(look, &old.id))?;
     let observed = dead_since(look, &old.id)? + look.policy.observe;
     let until = clocks(look).map_or(observed, |clocks| clocks.max(observed));

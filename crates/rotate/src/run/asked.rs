@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use relaykey_core::fault::{Class, Fault};
 
 use super::{Controller, TRIES, contended};
-use crate::audit::{AuditEvent, Entry};
+use crate::audit::{AuditEntry, AuditEvent};
 use crate::aws::{CallFailed, FailKind};
 use crate::facts::{HostName, KeyId, KeyStatus, Waiver};
 use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, principal_entry};
@@ -67,7 +67,7 @@ impl Controller {
         let by = self.caller().await?.arn;
         match what {
             Ask::Run => {
-                let entry = Entry::new(AuditEvent::Asked, "run");
+                let entry = AuditEntry::new(AuditEvent::Asked, "run");
                 self.change(entry, |record, now| {
                     let is_new = record.want.is_none();
                     record.want = Some(Wanted { by: by.clone(), at: now }).filter(|_| is_new).or(record.want.take());
@@ -85,7 +85,7 @@ impl Controller {
                 Err(wrong("a roster of no hosts protects nothing", "say how many hosts there are"))
             }
             Ask::Seal { expect } => {
-                let entry = Entry::new(AuditEvent::Asked, "seal").more(format!("expects {expect}"));
+                let entry = AuditEntry::new(AuditEvent::Asked, "seal").more(format!("expects {expect}"));
                 self.change(entry, |record, _| {
                     // Who stood on it and vanished is still missed.
                     let names = std::mem::take(&mut record.roster.names);
@@ -138,7 +138,7 @@ impl Controller {
     /// Changes the record. `change` says whether there is anything to be written.
     async fn change(
         &mut self,
-        entry: Entry,
+        entry: AuditEntry,
         mut change: impl FnMut(&mut ControlRecord, Timestamp) -> bool,
     ) -> Result<Answer, Fault> {
         for _ in 0..TRIES {
@@ -182,14 +182,14 @@ impl Controller {
         more: Option<String>,
         set: impl Fn(&Read, &mut RegistryEntry),
     ) -> Result<Answer, Fault> {
-        let entry = Entry::new(AuditEvent::Asked, what).host(host).more(more.unwrap_or_default());
+        let entry = AuditEntry::new(AuditEvent::Asked, what).host(host).more(more.unwrap_or_default());
         self.entry(entry, host.as_str(), set).await
     }
 
     /// Changes one entry of the registry, under the condition of the record.
     async fn entry(
         &mut self,
-        line: Entry,
+        line: AuditEntry,
         name: &str,
         set: impl Fn(&Read, &mut RegistryEntry),
     ) -> Result<Answer, Fault> {
@@ -229,7 +229,8 @@ impl Controller {
         }
         let writes_too = |row: &&crate::hosts::Row| row.written.principal == principal && row.item != last.item;
         if read.rows.iter().filter(|row| !others.contains(&row.item)).any(|row| writes_too(&row)) {
-            let line = Entry::new(AuditEvent::Asked, "accept-shared").host(host).more(format!("principal {principal}"));
+            let line =
+                AuditEntry::new(AuditEvent::Asked, "accept-shared").host(host).more(format!("principal {principal}"));
             let shares = |_: &Read, entry: &mut RegistryEntry| entry.shared = true;
             if self.entry(line, &principal_entry(&principal), shares).await? == Answer::Done {
                 answer = Answer::Done;
@@ -256,7 +257,7 @@ impl Controller {
             Some(KeyStatus::Inactive) => {}
         }
         let record = kept.record.clone();
-        let asked = Entry::new(AuditEvent::Asked, "reactivate").key(key);
+        let asked = AuditEntry::new(AuditEvent::Asked, "reactivate").key(key);
         self.write(&mut kept, record, Some(asked), None).await.map_err(fault)?;
         let until = self.until((self.hooks.now(), self.hooks.boot()));
         self.keys.set(key, KeyStatus::Active, &until).await.map_err(fault)?;
@@ -264,7 +265,7 @@ impl Controller {
         let mut record = kept.record.clone();
         record.brought_back(key);
         record.next = None;
-        let entry = Entry::ended(&action, &Outcome::Done, "");
+        let entry = AuditEntry::ended(&action, &Outcome::Done, "");
         self.write(&mut kept, record, Some(entry), None).await.map_err(fault)?;
         Ok(Answer::Done)
     }

@@ -10,7 +10,7 @@ use crate::audit::Head;
 use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{CallFailed, FailKind, Until, logins};
 use crate::facts::{CURRENT, KeyId, KeyStatus, LoginReply, Part, VersionId};
-use crate::hosts::{Kept, Place};
+use crate::hosts::{Kept, ReportsPlace};
 use crate::policy::DECISION_HOLDS;
 use crate::record::ControlRecord;
 
@@ -96,7 +96,7 @@ impl Controller {
         };
         let place = async {
             match &self.place {
-                Place::Table(_) if !unseen(Part::Fleet) => {
+                ReportsPlace::Table(_) if !unseen(Part::Fleet) => {
                     // Over a record that nobody ever wrote.
                     let record = ControlRecord::new(&self.credential);
                     let never = Kept { rev: u64::MAX, head: Head::default(), record };
@@ -111,8 +111,8 @@ impl Controller {
             StoreAt::Parameter(_) => {}
         }
         match &self.place {
-            Place::Table(_) => untried.push("dynamodb:BatchWriteItem"),
-            Place::Parameters(_) => untried.push("ssm:PutParameter for the control record"),
+            ReportsPlace::Table(_) => untried.push("dynamodb:BatchWriteItem"),
+            ReportsPlace::Parameters(_) => untried.push("ssm:PutParameter for the control record"),
         }
         let (keys, store, place) = tokio::join!(keys, store, place);
         (keys.into_iter().chain(store).chain(place).collect(), untried)

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use relaykey_core::fault::{Class, Fault};
 
 use super::{Controller, LOGINS, Look, NewKey, TRIES};
-use crate::audit::Entry;
+use crate::audit::AuditEntry;
 use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{CallFailed, FailKind, Until, logins, payload};
 use crate::facts::{CURRENT, Facts, KeyId, KeyStatus, LoginReply, PENDING, VersionId};
@@ -15,7 +15,7 @@ use crate::plan::{Action, Outcome, Purpose, plan};
 use crate::record::ControlRecord;
 
 /// What one step came to.
-pub(super) struct Step {
+pub(super) struct StepDone {
     pub look: Look,
     /// What was done is in the record.
     pub wrote: bool,
@@ -59,7 +59,7 @@ impl Controller {
         &mut self,
         kept: &mut Kept,
         done: &mut Vec<(Action, Outcome)>,
-    ) -> Result<Step, CallFailed> {
+    ) -> Result<StepDone, CallFailed> {
         // Who it was that did it is in the log, where STS tells.
         let _ = self.caller().await;
         let decided = (self.hooks.now(), self.hooks.boot());
@@ -71,7 +71,7 @@ impl Controller {
                 break;
             };
             if !self.act(kept, &action, &mut look, seen.as_ref(), decided, done).await? {
-                return Ok(Step { look, wrote: false });
+                return Ok(StepDone { look, wrote: false });
             }
             look.facts.logins.clone_from(&self.logins);
             look.decision = plan(&look.facts, &self.policy, look.now);
@@ -79,14 +79,19 @@ impl Controller {
         let Some(action) = look.decision.action.clone() else {
             let record = ControlRecord { next: look.decision.next, ..look.facts.record.clone() };
             let wrote = self.keep(kept, record, None).await?;
-            return Ok(Step { look, wrote });
+            return Ok(StepDone { look, wrote });
         };
         let wrote = self.act(kept, &action, &mut look, seen.as_ref(), decided, done).await?;
-        Ok(Step { look, wrote })
+        Ok(StepDone { look, wrote })
     }
 
     /// `false`: somebody was faster, and what was decided is worth nothing any more.
-    async fn keep(&self, kept: &mut Kept, mut record: ControlRecord, entry: Option<Entry>) -> Result<bool, CallFailed> {
+    async fn keep(
+        &self,
+        kept: &mut Kept,
+        mut record: ControlRecord,
+        entry: Option<AuditEntry>,
+    ) -> Result<bool, CallFailed> {
         // Each name stands in the registry: a record of a hundred thousand fits nowhere.
         record.roster.names.clear();
         match self.write(kept, record, entry, None).await {
@@ -115,7 +120,7 @@ impl Controller {
         }
         if calls(action) {
             record.begin(action, token.clone(), now);
-            if !self.keep(kept, record.clone(), Some(Entry::begins(action))).await? {
+            if !self.keep(kept, record.clone(), Some(AuditEntry::begins(action))).await? {
                 look.faults.push(written_in_between());
                 return Ok(false);
             }
@@ -139,7 +144,7 @@ impl Controller {
         };
         look.faults.extend(called.fault);
         done.push((action.clone(), called.outcome.clone()));
-        let entry = Entry::ended(action, &called.outcome, &called.said);
+        let entry = AuditEntry::ended(action, &called.outcome, &called.said);
         self.ended(kept, action, &called.outcome, look, entry).await
     }
 
@@ -151,7 +156,7 @@ impl Controller {
         action: &Action,
         outcome: &Outcome,
         look: &mut Look,
-        entry: Entry,
+        entry: AuditEntry,
     ) -> Result<bool, CallFailed> {
         let fence = kept.record.fence;
         // Nothing was begun: what the look saw is written with it.

@@ -69,7 +69,7 @@ pub(super) fn facts(report: &Report, body: &mut Body) {
     if !report.source.is_empty() {
         body.fact("source", &format!("{} (where new keys come from)", report.source));
     }
-    body.fact("when", &when(&report.at));
+    body.fact("when", &when_written(&report.at));
     if let Some(person) = &report.approved_by {
         // The one who said no stands in the same place.
         body.fact(if report.outcome == ReportOutcome::Rejected { "rejected by" } else { "approved by" }, person);
@@ -87,7 +87,7 @@ pub(super) fn of_target(report: &Report, target: &ReportTarget, body: &mut Body)
         body.fact(if n == 0 { "entries" } else { "" }, key);
     }
     if !target.evidence.endpoint.is_empty() {
-        let at = when(&crate::rollover::rfc3339(target.evidence.at));
+        let at = when(target.evidence.at);
         body.fact("login tried at", &format!("{}, {at}", target.evidence.endpoint));
     }
     if !target.evidence.reply.is_empty() {
@@ -138,7 +138,12 @@ fn shortened(list: &[String]) -> Vec<String> {
     short
 }
 
-/// `2027-01-15 08:00:00 UTC`; the text itself where it is no time.
-pub(super) fn when(at: &str) -> String {
-    at.parse::<Timestamp>().map_or_else(|_| at.to_owned(), |at| at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+/// `2027-01-15 08:00:00 UTC`
+pub(super) fn when(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
+/// The same of a time as it stands in a document; the text itself where it is none.
+pub(super) fn when_written(at: &str) -> String {
+    at.parse().map_or_else(|_| at.to_owned(), when)
 }

@@ -1,7 +1,7 @@
 use jiff::Timestamp;
 
 use super::body::{INDENT, WIDTH, argument};
-use super::facts::when;
+use super::facts::when_written;
 use super::*;
 use crate::instruction::Instruction;
 use crate::rollover::{Evidence, MailServer, ReportError, ReportTarget, StillHeld};
@@ -428,8 +428,8 @@ fn mail_is_not_called_unaffected_where_the_mail_server_was_not_seen_running() {
 
 #[test]
 fn times_are_told_in_utc() {
-    assert_eq!(when("2027-01-15T08:00:05Z"), "2027-01-15 08:00:05 UTC");
-    assert_eq!(when("yesterday"), "yesterday");
+    assert_eq!(when_written("2027-01-15T08:00:05Z"), "2027-01-15 08:00:05 UTC");
+    assert_eq!(when_written("yesterday"), "yesterday");
 }
 
 /// A report may come while somebody else's login is in use: nobody is to be told that mail is safe, nor which key can go.

@@ -53,7 +53,7 @@ pub(super) fn pending(report: &Report, r: &ReportNames) -> Sentences {
     let waiting = report.waiting.clone().unwrap_or_default();
     let by_itself = waiting.opens.map(|at| {
         let setting = waiting.window.as_ref().map(|window| format!(" (apply = \"{}\")", clean(window)));
-        let at = when(&crate::rollover::rfc3339(at));
+        let at = when(at);
         format!("the new key goes into use by itself at {at}{}", setting.unwrap_or_default())
     });
     let dies = if waiting.if_applied_dies { ", or at once when the mail relay refuses the old one" } else { "" };

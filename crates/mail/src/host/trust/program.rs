@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Doubt, Rule, walk};
+use super::{Doubt, TrustRule, walk};
 use crate::host::{COMMAND_PATH, HostError, Result, Stat};
 
 /// Interpreters of interpreters, as many as the kernel follows.
@@ -79,7 +79,7 @@ fn executable(asked: &OsStr) -> Result<(PathBuf, Vec<OsString>, Vec<Doubt>)> {
         true => Path::new("/").join(asked),
         false => found_in_path(asked).ok_or_else(|| not_started(Errno::NOENT))?,
     };
-    let rule = Rule::Obey { owner: None };
+    let rule = TrustRule::Obey { owner: None };
     let mut walked = match walk(&place, rule) {
         Err(HostError::Io { source, .. }) => {
             return Err(HostError::NotStarted { program: asked.to_string_lossy().into_owned(), source });
@@ -99,7 +99,7 @@ fn executable(asked: &OsStr) -> Result<(PathBuf, Vec<OsString>, Vec<Doubt>)> {
 
 /// What an argument names, if it names anything: which programs are needed to run it, should it be run, and doubts.
 fn named(place: &Path, owner: Option<u32>) -> Result<(Vec<OsString>, Vec<Doubt>)> {
-    let rule = Rule::Given { owner };
+    let rule = TrustRule::Given { owner };
     let mut walked = match walk(place, rule) {
         Err(e @ HostError::Untrusted { .. }) => return Err(e),
         // There is no such way: it is some other word.
@@ -151,7 +151,7 @@ fn found_in_path(name: &OsStr) -> Option<PathBuf> {
 /// The search path for what we start: the directories of the fixed one that nobody else can put a program into.
 pub fn command_path() -> OsString {
     let is_trusted = |dir: &PathBuf| {
-        walk(dir, Rule::Obey { owner: None }).is_ok_and(|walked| {
+        walk(dir, TrustRule::Obey { owner: None }).is_ok_and(|walked| {
             // In a sticky directory everybody may make what is not there yet.
             walked.last.is_none() && Stat::of_fd(&walked.fd).is_ok_and(|here| here.mode & 0o002 == 0)
         })

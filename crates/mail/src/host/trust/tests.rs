@@ -14,8 +14,8 @@ const NOBODY: u32 = 65534;
 /// Everything that the rule looks at: owner, group, mode, what it is, what for.
 #[test]
 fn the_rule() {
-    let obey = Rule::Obey { owner: None };
-    let by_nobody = Rule::Obey { owner: Some(NOBODY) };
+    let obey = TrustRule::Obey { owner: None };
+    let by_nobody = TrustRule::Obey { owner: Some(NOBODY) };
     let me = rustix::process::geteuid().as_raw();
     let listed = |user| acl(&[(1, 6, u32::MAX), (2, 6, user), (4, 4, u32::MAX), (0x10, 6, u32::MAX)]);
     let verdict = |uid, gid, mode, is_directory, rule, list: Option<u32>| {
@@ -29,13 +29,13 @@ fn the_rule() {
         let kind = if is_directory { "directory" } else { "file" };
         // Owners, with every harmless mode.
         for mode in [0o400, 0o600, 0o640, 0o644, 0o700, 0o755, 0o4755, 0o2755, 0o444] {
-            for rule in [obey, by_nobody, Rule::Replace] {
+            for rule in [obey, by_nobody, TrustRule::Replace] {
                 assert_eq!(verdict(0, 0, mode, is_directory, rule, None), Trusted, "{kind} {mode:o} {rule:?}");
                 assert_eq!(verdict(me, NOBODY, mode, is_directory, rule, None), Trusted, "{kind} {mode:o} {rule:?}");
             }
             assert_eq!(verdict(NOBODY, 0, mode, is_directory, obey, None), owner(), "{kind} {mode:o}");
             assert_eq!(verdict(NOBODY, 0, mode, is_directory, by_nobody, None), Trusted, "{kind} {mode:o}");
-            assert_eq!(verdict(NOBODY, 0, mode, is_directory, Rule::Replace, None), owner(), "{kind} {mode:o}");
+            assert_eq!(verdict(NOBODY, 0, mode, is_directory, TrustRule::Replace, None), owner(), "{kind} {mode:o}");
         }
         // A group that may write: told, unless it is root's; where files are replaced, refused.
         for mode in [0o660, 0o664, 0o770, 0o775, 0o2775] {
@@ -50,11 +50,11 @@ fn the_rule() {
             let list = acl(&[(1, 6, u32::MAX), (4, 4, u32::MAX), (8, 6, NOBODY), (0x10, 6, u32::MAX)]);
             let found = judge(Permissions { uid: 0, gid: 0, mode }, is_directory, obey, || list);
             assert_eq!(found, TrustOutcome::Warning { gid: NOBODY, listed: true }, "{kind} {mode:o}");
-            assert_eq!(verdict(0, 0, mode, is_directory, Rule::Replace, None), others(mode), "{kind} {mode:o}");
+            assert_eq!(verdict(0, 0, mode, is_directory, TrustRule::Replace, None), others(mode), "{kind} {mode:o}");
         }
         // Everybody: refused, whoever owns it.
         for mode in [0o666, 0o602, 0o777, 0o757, 0o2777] {
-            for rule in [obey, by_nobody, Rule::Replace] {
+            for rule in [obey, by_nobody, TrustRule::Replace] {
                 assert_eq!(verdict(0, 0, mode, is_directory, rule, None), others(mode), "{kind} {mode:o} {rule:?}");
             }
             assert_eq!(verdict(NOBODY, 0, mode, is_directory, by_nobody, None), others(mode), "{kind} {mode:o}");

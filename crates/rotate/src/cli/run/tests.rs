@@ -4,7 +4,7 @@ use crate::demo::lab::Lab;
 /// A command that takes longer than this does not end.
 const LONG: Duration = Duration::from_secs(40);
 
-async fn ends(at: Place<'_>, once: bool, wait: Option<i64>) -> Exit {
+async fn ends(at: Session<'_>, once: bool, wait: Option<i64>) -> Exit {
     let args = RunArgs { once, wait: wait.map(SignedDuration::from_secs) };
     tokio::time::timeout(LONG, run(at, &args)).await.expect("it ends")
 }
@@ -100,7 +100,7 @@ async fn a_new_key_is_held_without_haste_while_nothing_can_be_seen() {
     // Where it stays so, there is an end.
     lab.aws.denies(&["ListAccessKeys"]);
     let Ok(Tick::Turned(turned)) = lab.controller().await.tick().await else { panic!("it looks") };
-    let mut failing = Failing { least: BUSY, turns: 0, since: Instant::now() };
+    let mut failing = VainTurns { least: BUSY, turns: 0, since: Instant::now() };
     failing.after(&turned);
     assert_eq!(failing.turns, 1);
 }
@@ -116,7 +116,7 @@ async fn somebody_elses_pending_version_is_no_rotation_of_ours() {
 
 #[test]
 fn pauses_grow_and_end_within_the_lease_where_a_key_is_held() {
-    let failing = || Failing { least: BUSY, turns: 0, since: Instant::now() };
+    let failing = || VainTurns { least: BUSY, turns: 0, since: Instant::now() };
     let pauses = |held| {
         let mut failing = failing();
         (0..7).map(|_| failing.again(held).as_secs()).collect::<Vec<_>>()

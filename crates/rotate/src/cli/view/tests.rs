@@ -1,4 +1,9 @@
+use jiff::SignedDuration;
+
+use super::text::WIDTH;
 use super::*;
+use crate::facts::{Key, KeyId};
+use crate::policy::Policy;
 
 #[test]
 fn lengths_of_time_are_their_two_largest_units() {
