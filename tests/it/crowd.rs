@@ -560,7 +560,8 @@ fn anonymous(pid: u32) -> u64 {
 fn what_the_texts_of_large_tables_took_is_given_back() {
     let keys = [Key::new(), Key::new()];
     let host = Host::with("hash", |hop| {
-        let others = (0..100_000).map(|n| format!("[relay{n:06}.customers.example.net]:587 user{n:06}:password-{n:06}\n"));
+        let others =
+            (0..100_000).map(|n| format!("[relay{n:06}.customers.example.net]:587 user{n:06}:password-{n:06}\n"));
         Some(format!("{hop} {}\n{}", keys[0].pair(), others.collect::<String>()))
     });
     keys.iter().for_each(|key| host.standin.set_key(&key.id, &key.login.password));
