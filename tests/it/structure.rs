@@ -296,7 +296,8 @@ fn types_of(code: &str) -> impl Iterator<Item = &str> {
             None => line,
         };
         let rest = ["struct ", "enum ", "trait ", "type "].into_iter().find_map(|word| line.strip_prefix(word))?;
-        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next()
+        // `type = "dynamodb"` is a line of a configuration file.
+        rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
     })
 }
 
@@ -304,7 +305,8 @@ fn types_of(code: &str) -> impl Iterator<Item = &str> {
 #[test]
 fn a_type_name_stands_once_or_has_its_reason() {
     assert_eq!(
-        types_of("struct A;\npub(super) enum B {\n    struct C\npub type D<T> = T;\n").collect::<String>(),
+        types_of("struct A;\npub(super) enum B {\n    struct C\npub type D<T> = T;\ntype = \"a\"\n")
+            .collect::<String>(),
         "ABD"
     );
     let mut files = Vec::new();
