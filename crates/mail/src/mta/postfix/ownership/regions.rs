@@ -14,7 +14,7 @@ use crate::mta::table::same_key;
 /// Why the region of an entry cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum RegionDoubt {
-    /// Mail under it may go to several, and its password is none that is known.
+    /// The routes that can be read lead from it to several, or nowhere, and its password is none that is known.
     SeveralRoutes,
     /// Its access key id is there with another password, and has one for each region: this one is not that region's.
     AnotherPassword,

@@ -54,6 +54,6 @@ impl Answering<'_> {
         };
         // The login that is about to be put in place may tell.
         let severity = if self.candidate.is_some() { Severity::Error } else { Severity::Warning };
-        self.of_entry(at, severity, what.into(), fix)
+        self.of_entry(at, severity, what, fix)
     }
 }
