@@ -186,7 +186,9 @@ impl Question<'_> {
         if !self.is_ses() {
             return false;
         }
-        if !is_sender(key) {
+        // A local sender's line may have no domain (smtp_sender_dependent_authentication in postconf(5)).
+        let is_bare = |client: &&Client<'_>| client.by_sender && !key.contains(['.', ':', '[']);
+        if !is_sender(key) && !clients.iter().any(is_bare) {
             let mut hops = clients.iter().flat_map(|client| self.hops.of_service(client.service));
             return !hops.any(|hop| same_key(&hop.host, host_part(key)));
         }

@@ -918,6 +918,16 @@ fn a_line_that_no_route_leads_from_is_of_no_region_that_is_known() {
             },
             "0:1*, old 0:2, region? left 0:2",
         ),
+        // One without a domain may be a local sender's,
+        (
+            Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\ncron AKIAPREV:x"], ..BY_SENDER },
+            "0:1*, 0:2",
+        ),
+        // where senders are looked up.
+        (
+            Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\ncron AKIAPREV:x"], ..PREVIOUS },
+            "0:1*, old 0:2, region? left 0:2",
+        ),
         // A sender's with routes for all mail alone,
         (Host { hops: &[OURS], ..BY_SENDER }, "0:1*, 0:2*"),
         // with one for senders to such a host,
