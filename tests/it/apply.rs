@@ -1547,13 +1547,13 @@ fn a_text_that_would_change_our_login_is_not_advised_to_be_compiled() {
     let half = line(KEY, &two);
     // The text as it was left or edited after it was compiled, and what is said of it.
     let cases = [
-        (String::new(), "2 entries of other relays stand only in the compiled map"),
-        ("stays.example a:b\n".to_owned(), "1 entry of other relays stands only in the compiled map"),
-        (half.clone(), "2 entries of other relays stand only in the compiled map"),
+        (String::new(), "2 entries that relaykey does not write stand only in the compiled map"),
+        ("stays.example a:b\n".to_owned(), "1 entry that relaykey does not write stands only in the compiled map"),
+        (half.clone(), "2 entries that relaykey does not write stand only in the compiled map"),
         (format!("{rest}{half}"), "newer than its compiled map"),
         (format!("{rest}{KEY} not-a-login\n"), "newer than its compiled map"),
-        (rest.replace("joe:pw", "joe:px") + &half, "1 entry of other relays has another value in the compiled map"),
-        (format!("added.example c:d\n{rest}{half}"), "1 entry of other relays stands only in the text"),
+        (rest.replace("joe:pw", "joe:px") + &half, "1 entry that relaykey does not write has another value in the compiled map"),
+        (format!("added.example c:d\n{rest}{half}"), "1 entry that relaykey does not write stands only in the text"),
         (format!("{rest}{ENDPOINT} {}\n{}", value(&two), line(KEY, &old)), "newer than its compiled map"),
     ];
     for kind in ["hash", "cdb"] {

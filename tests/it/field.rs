@@ -257,6 +257,15 @@ cases! {
     c382 = "382-keys-leave-the-named-line";
     c383 = "383-pipe-by-the-shell";
     c384 = "384-mx-name-of-another-region";
+    c390 = "390-alias-behind-a-policy-server";
+    c391 = "391-own-service-for-senders";
+    c392 = "392-alias-of-the-wrong-region";
+    c393 = "393-sender-line-before-a-host-line";
+    c394 = "394-sender-line-beside-another-provider";
+    c395 = "395-only-sender-lines-by-a-transport";
+    c396 = "396-address-of-another-region";
+    c397 = "397-mx-name-half-rotated";
+    c398 = "398-keys-with-the-wrong-alias";
     }
 }
 

@@ -1,4 +1,3 @@
-echo "127.0.10.2 smtp-relay-partner.internal" >> /etc/hosts
 cat > $WORK/policy <<'E'
 #!/usr/bin/python3
 import sys

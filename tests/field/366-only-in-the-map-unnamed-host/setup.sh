@@ -1,2 +1,1 @@
-echo "127.0.10.2 smtp-relay-partner.internal" >> /etc/hosts
 sed -i /partner/d $CFG/sasl_passwd

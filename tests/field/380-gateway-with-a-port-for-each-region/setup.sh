@@ -1,4 +1,3 @@
-echo "127.0.20.1 smtp-gateway.internal" >> /etc/hosts
 cat > $WORK/forward <<'P'
 #!/usr/bin/python3
 import socket, ssl, sys, threading

@@ -82,7 +82,8 @@ fn enter() {
     } else {
         run("mount", &["--bind", &tmp, "/tmp"]);
     }
-    let hosts: String = HOSTS.iter().map(|(name, server)| format!("{} {name}\n", address(*server))).collect();
+    let known = HOSTS.iter().map(|(name, server)| (*name, address(*server))).chain([GATEWAY]);
+    let hosts: String = known.map(|(name, address)| format!("{address} {name}\n")).collect();
     for (file, text) in
         [("/etc/hosts", format!("127.0.0.1 localhost\n{hosts}")), ("/etc/resolv.conf", "nameserver 127.0.0.1\n".into())]
     {
@@ -103,14 +104,19 @@ const HOSTS: &[(&str, Server)] = &[
     ("vpce-0a1b2c3d-x9.email-smtp.us-east-1.vpce.amazonaws.com", Server::Ses),
     ("smtp-relay.internal", Server::Ses),
     ("smtp-relay-eu.internal", Server::SesEu),
+    ("smtp-relay-partner.internal", Server::SesEu),
     ("email-smtp.eu-west-1.amazonaws.com", Server::SesEu),
     ("smtp.other-relay.example", Server::Other),
     ("direct.example", Server::Direct),
 ];
 
+/// A name whose server a set-up starts itself.
+const GATEWAY: (&str, Ipv4Addr) = ("smtp-gateway.internal", Ipv4Addr::new(127, 0, 20, 1));
+
 /// Names with mail exchangers.
 const EXCHANGERS: &[(&str, &str)] = &[
     ("mailout.corp.example", "email-smtp.us-east-1.amazonaws.com"),
+    ("mailout-eu.internal", "smtp-relay-partner.internal"),
     ("direct.example", "direct.example"),
     ("dns-only.example", "smtp.other-relay.example"),
 ];

@@ -20,7 +20,7 @@ use crate::lab::relaykey::{self as lab, Key, Program, Ran};
 use super::case::{Case, Words};
 use super::network::{Arrival, Network, hand_over};
 use super::random;
-use super::verdict::{Facts, Names, Verdict, as_found, foreign_lines, is_as_described, judge};
+use super::verdict::{Facts, Names, Verdict, as_found, changed_keys, foreign_lines, is_as_described, judge};
 
 /// The longest that a message may take, retries included.
 const DELIVERY: Duration = Duration::from_secs(120);
@@ -109,8 +109,10 @@ fn run_case(
     let mut last = world.relaykey(&["sync", "--wait", "10s"]);
     said += &words_of(&last);
     if case.confirm_again {
+        let (named, then) = (named_as_left(&world.last_reports()), world.files());
         last = world.relaykey(&["sync", "--wait", "10s"]);
         said += &words_of(&last);
+        facts.named_and_changed = changed_since(&named, &then, &world.files());
     }
     facts.check_exit = check.code;
     facts.check = words_of(&check);
@@ -528,6 +530,19 @@ fn confirmed(reports: &BTreeMap<String, Value>, names: &Names) -> bool {
 fn listed(report: &Value, list: &str) -> Vec<Value> {
     let targets = report["targets"].as_array().into_iter().flatten();
     targets.chain([report]).filter_map(|t| t[list].as_array()).flatten().cloned().collect()
+}
+
+/// The keys of the entries that the reports say are left.
+fn named_as_left(reports: &BTreeMap<String, Value>) -> Vec<String> {
+    let left = reports.values().flat_map(|report| listed(report, "remaining_old"));
+    left.filter_map(|key| key.as_str().map(str::to_owned)).collect()
+}
+
+/// Those of them whose line in a text is another now.
+fn changed_since(named: &[String], before: &BTreeMap<PathBuf, File>, after: &BTreeMap<PathBuf, File>) -> Vec<String> {
+    let text = |file: &File| String::from_utf8(file.content.clone()).unwrap_or_default();
+    let both = before.iter().filter_map(|(path, was)| Some((text(was), text(after.get(path)?))));
+    both.flat_map(|(was, is)| changed_keys(named, &was, &is)).collect()
 }
 
 /// Would the control side keep this key because of the report?

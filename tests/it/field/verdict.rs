@@ -84,6 +84,8 @@ pub struct Facts {
     pub changed: Vec<String>,
     /// What differs and is not a login of ours.
     pub foreign_changed: Vec<String>,
+    /// Keys that a report named as left, whose line a later run has changed nevertheless.
+    pub named_and_changed: Vec<String>,
     /// Printed commands after which a flow got worse.
     pub harmful: Vec<String>,
     /// Patterns of the case that were not found.
@@ -144,6 +146,9 @@ pub fn as_found(case: &Case, names: &Names, before: &[Option<Arrival>]) -> Case 
 pub fn judge(case: &Case, names: &Names, facts: &Facts) -> (Verdict, String) {
     if !facts.foreign_changed.is_empty() {
         return (Verdict::Harm, format!("what is not ours was changed: {}", facts.foreign_changed.join("; ")));
+    }
+    if let Some(key) = facts.named_and_changed.first() {
+        return (Verdict::Harm, format!("a report named {key} as left, and a later run changed it"));
     }
     let worked = |i: &usize| facts.before[*i].is_some();
     let flows = || 0..case.flows.len();
@@ -237,6 +242,15 @@ pub fn foreign_lines(before: &str, after: &str, ours: &[&str], new: &[&str]) -> 
     wrong
 }
 
+/// Of these keys, those whose line is another, or is gone.
+pub fn changed_keys(keys: &[String], before: &str, after: &str) -> Vec<String> {
+    let lines = |text: &str, key: &str| -> Vec<String> {
+        let is_of_key = |line: &&str| line.split_ascii_whitespace().next().is_some_and(|k| k.eq_ignore_ascii_case(key));
+        text.lines().filter(is_of_key).map(str::to_owned).collect()
+    };
+    keys.iter().filter(|key| lines(before, key) != lines(after, key)).cloned().collect()
+}
+
 /// What `today.toml` says of each case.
 pub fn listed(text: &str) -> BTreeMap<String, Verdict> {
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -294,6 +308,7 @@ mod tests {
             (&refusing, Facts { refusal_lacks: vec!["a".into()], ..refused(old()) }, Verdict::FalseWord),
             (&refusing, Facts { after: vec![None], ..refused(old()) }, Verdict::Harm),
             (&healthy, Facts { foreign_changed: vec!["a".into()], ..confirmed(old(), new()) }, Verdict::Harm),
+            (&refusing, Facts { named_and_changed: vec!["a".into()], ..confirmed(old(), old()) }, Verdict::Harm),
             (&healthy, Facts { check_lacks: vec!["a".into()], ..confirmed(old(), new()) }, Verdict::FalseWord),
             (&healthy, Facts { harmful: vec!["a".into()], ..confirmed(old(), new()) }, Verdict::FalseWord),
             (&broken, confirmed(vec![None], new()), Verdict::Moved),
@@ -307,6 +322,15 @@ mod tests {
             let (got, why) = judge(case, &names(), &facts);
             assert_eq!(got, verdict, "row {i}: {why}");
         }
+    }
+
+    #[test]
+    fn a_line_that_was_named_stays() {
+        let named = ["[A]:587".to_owned(), "@b".to_owned()];
+        let before = "[a]:587 OLD:p\n@b OLD:q\nc OLD:r\n";
+        assert!(changed_keys(&named, before, "[a]:587 OLD:p\n@b OLD:q\nc NEW:s\n").is_empty());
+        assert_eq!(changed_keys(&named, before, "[a]:587 NEW:s\n@b OLD:q\n"), ["[A]:587"]);
+        assert_eq!(changed_keys(&named, before, "[a]:587 OLD:p\n"), ["@b"]);
     }
 
     #[test]

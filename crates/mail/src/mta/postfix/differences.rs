@@ -171,7 +171,7 @@ impl Postfix {
             let merge = self.merge_command(only_in_map, store, kind, table);
             error(
                 format!(
-                    "{} of other relays {} only in the compiled map, and not in its text {text}: {}; a map made from that text \
+                    "{} that relaykey does not write {} only in the compiled map, and not in its text {text}: {}; a map made from that text \
                      would lose {}, and {} mail would bounce",
                     entries(only_in_map),
                     verb(only_in_map, "stands", "stand"),
@@ -220,7 +220,7 @@ impl Postfix {
             };
             error(
                 format!(
-                    "{} of other relays {} another value in the compiled map than in its text {text}: {}; a map made from that \
+                    "{} that relaykey does not write {} another value in the compiled map than in its text {text}: {}; a map made from that \
                      text would change the login{}",
                     entries(differing),
                     verb(differing, "has", "have"),
@@ -250,7 +250,7 @@ impl Postfix {
             problems.push(Problem::warning(
                 Some(store.text.clone()),
                 format!(
-                    "{} of other relays {} only in the text, and not in its compiled map: {}; {} into effect once the map is \
+                    "{} that relaykey does not write {} only in the text, and not in its compiled map: {}; {} into effect once the map is \
                      made anew, as by the next rollover",
                     entries(only_in_text),
                     verb(only_in_text, "stands", "stand"),

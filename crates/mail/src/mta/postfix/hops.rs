@@ -126,9 +126,14 @@ impl Hops {
         Routes { settings, services, tables }.hops(endpoints)
     }
 
+    /// Those of a service.
+    pub(super) fn of_service<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a NextHop> {
+        self.all.iter().filter(move |hop| hop.service == service)
+    }
+
     /// Those of a service that are ours.
     pub(super) fn ours<'a>(&'a self, service: &'a str) -> impl Iterator<Item = &'a NextHop> {
-        self.all.iter().filter(move |hop| hop.is_ours() && hop.service == service)
+        self.of_service(service).filter(|hop| hop.is_ours())
     }
 }
 

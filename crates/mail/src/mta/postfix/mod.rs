@@ -256,10 +256,7 @@ impl Mta for Postfix {
         for table in &survey.tables {
             let goes_live = self.goes_live(table).filter(|names| names.count > 0).map(|names| names.list());
             diff.extend(goes_live.iter().map(|names| {
-                format!(
-                    "{}: other relays' entries that only the text has go into effect, too: {names}",
-                    table.store.text.display()
-                )
+                format!("{}: entries that only the text has go into effect, too: {names}", table.store.text.display())
             }));
             all_go_live.extend(goes_live);
             tables.push(plan_of(table, logins)?);

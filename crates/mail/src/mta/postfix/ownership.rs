@@ -573,18 +573,15 @@ impl<'a> Question<'a> {
 
     /// Says for each entry which endpoint's password it gets, and which cannot be written.
     fn place(&self, found: &mut Ownership, moved: Vec<(EntryAt, bool)>) {
-        let endpoints: Vec<Result<Option<usize>, Elsewhere>> =
-            (moved.iter()).map(|(at, _)| self.endpoint_of(&self.entry(*at).key).map_err(Elsewhere::Region)).collect();
+        let entries: Vec<EntryAt> = moved.iter().map(|(at, _)| *at).collect();
+        let (endpoints, by_host) = self.by_key(&entries);
         // One key id has a password for each region: who has the same one is for the same region.
         let mut logins: Vec<Login> = Vec::new();
-        for login in moved.iter().filter_map(|(at, _)| self.entry(*at).login()) {
+        for login in entries.iter().filter_map(|at| self.entry(*at).login()) {
             if !logins.contains(&login) {
                 logins.push(login);
             }
         }
-        let by_host: Vec<(Login, Result<usize, Elsewhere>)> = (moved.iter().zip(&endpoints))
-            .filter_map(|((at, _), endpoint)| Some((self.entry(*at).login()?, endpoint.clone().transpose()?)))
-            .collect();
         for ((at, is_live), endpoint) in moved.into_iter().zip(endpoints) {
             let entry = self.entry(at);
             let endpoint = endpoint.transpose().unwrap_or_else(|| self.told_by_login(at, &logins, &by_host));

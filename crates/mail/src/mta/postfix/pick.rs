@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::hops::{Endpoint, Hops, host_part};
-use super::ownership::{EntryAt, Fact, LiveKeys, Ownership, RegionDoubt};
+use super::hops::{Endpoint, Hops};
+use super::ownership::{EntryAt, Fact, LiveKeys, Ownership};
 use super::review::{Problem, Subject};
 use super::services::Service;
 use crate::credential::{Login, PayloadError, is_access_key_id, no_secret_access_key, ses_password_form};
@@ -422,38 +422,6 @@ impl Answering<'_> {
         Problem { class: Class::Ambiguous, subject: Subject::Table, ..problem }
     }
 
-    /// Which region's password it is to get cannot be told.
-    fn region_unknown(&self, at: EntryAt, why: RegionDoubt) -> Problem {
-        let what = match why {
-            RegionDoubt::SeveralRoutes => {
-                "its region cannot be told: mail under it may go to several, and its password is none that is known"
-            }
-            RegionDoubt::AnotherPassword => {
-                "it holds the same access key id as another entry, or as this host has confirmed, with another password, and SES has \
-                 one for each region: it is another region's, and which cannot be told"
-            }
-        };
-        let entry = self.entry(at);
-        let (key, host) = (shown::quoted_key(&entry.key, entry.on_line()), host_part(&entry.key));
-        let fix = if entry.key.contains('@') {
-            format!(
-                "if the source holds the access key itself, name that region's endpoint in [[credential.smtp.also]], with a line for its \
-                 host that holds the login of {key}; else list in the target's keys every key but {key}, which then keeps its login, \
-                 and make a credential with its own endpoint for it"
-            )
-        } else {
-            format!(
-                "if the source holds the access key itself, name the endpoint that {} leads to, with that in its endpoint_aliases: in \
-                 [credential.smtp], or for another region in [[credential.smtp.also]]; else list in the target's keys every key but \
-                 {key}, which then keeps its login, and make a credential with its own endpoint for it",
-                shown::hop(host)
-            )
-        };
-        // The login that is about to be put in place may tell.
-        let severity = if self.candidate.is_some() { Severity::Error } else { Severity::Warning };
-        self.of_entry(at, severity, what.into(), fix)
-    }
-
     /// SES takes what was derived from a secret access key, and neither the key itself nor what was derived in its first way.
     fn no_password(&self, at: EntryAt) -> Option<Problem> {
         let login = self.entry(at).login().filter(|login| is_access_key_id(&login.username))?;
@@ -707,3 +675,5 @@ fn hidden_by_a_mark(table: &Table, file: &Path, candidates: &[String]) -> Option
     problem.finding.line = Some(1);
     Some(problem)
 }
+
+mod regions;

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 
 use super::master::MasterEntry;
-use super::settings::{PARAMETERS, Settings, postconf};
+use super::settings::{PARAMETERS, Settings, postconf, words};
 use super::tables::gave_up;
 use super::{COMMAND, Postfix, from_io, or_none};
 use crate::credential::has_secret_shape;
@@ -77,7 +77,7 @@ impl Postfix {
     /// The options of master.cf with what parameters stand for in them, where one of these values may hold a login: that is not asked
     /// for on a command line. Else nothing.
     pub(super) fn expanded_logins<'a>(&self, mut values: impl Iterator<Item = &'a str>) -> Result<Settings, Fault> {
-        match values.any(may_hold_a_login) {
+        match values.any(may_be_a_part_of_a_login) {
             true => Ok(Settings::parse(&self.postconf(&["-P".into(), "-x".into()])?)),
             false => Ok(Settings::default()),
         }
@@ -116,7 +116,7 @@ impl Postfix {
         let of_main = by_service.iter().filter(|(name, _)| !entry.options.contains_key(*name));
         for (name, written) in of_main.chain(&entry.options) {
             let mut value = as_named(written, entry);
-            if may_hold_a_login(&value) {
+            if may_be_a_part_of_a_login(&value) {
                 let stand_in = format!("withheld-by-relaykey-{}-", withheld.len());
                 // `postconf` takes itself for the process.
                 let known = expanded.0.get(&format!("{}/{}/{name}", entry.name, entry.kind));
@@ -159,6 +159,17 @@ impl Postfix {
 /// Such a value does not go onto a command line.
 pub(super) fn may_hold_a_login(value: &str) -> bool {
     value.contains("static:") || value.contains("inline:") || has_secret_shape(value)
+}
+
+/// Nor does such a value of an option, which may be a part of one: `USER:PASSWORD`, however short.
+fn may_be_a_part_of_a_login(value: &str) -> bool {
+    // A table, a port and what another parameter says are none.
+    let is_plain =
+        |rest: &str| rest.is_empty() || rest.starts_with(['/', '$']) || rest.bytes().all(|b| b.is_ascii_digit());
+    // In brackets stands an address.
+    let pair =
+        |word: &str| word.rsplit(']').next().unwrap_or(word).rsplit_once(':').is_some_and(|(_, rest)| !is_plain(rest));
+    may_hold_a_login(value) || words(value).into_iter().any(pair)
 }
 
 /// The parameters that each service has a value of its own of, whatever main.cf says (postconf(5)).
@@ -241,6 +252,17 @@ mod tests {
             ("$relayhost", false),
         ] {
             assert_eq!(may_hold_a_login(value), may, "{value}");
+            assert_eq!(may_be_a_part_of_a_login(value), may, "{value}");
+        }
+        for (value, may) in [
+            ("relay:pw", true),
+            ("hash:/a, relay:pw", true),
+            ("proxy:hash:/a,$b", false),
+            ("[relay.example]:587, relay.example:25", false),
+            ("[2001:db8::1]:587", false),
+            ("hash:$config_directory/a", false),
+        ] {
+            assert_eq!(may_be_a_part_of_a_login(value), may, "{value}");
         }
     }
 }

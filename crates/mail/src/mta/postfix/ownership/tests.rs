@@ -15,7 +15,7 @@ const EU_HOP: &str = "[email-smtp.eu-west-1.amazonaws.com]:587";
 struct Host {
     /// `name tables…`, with `no-auth` and `by-sender` among them where it is so.
     services: &'static [&'static str],
-    /// `service hop`.
+    /// `service hop`, with `for-senders` behind it where it is so; `unread-for-senders` is a table of such that cannot be read.
     hops: &'static [&'static str],
     /// A routing table cannot be read.
     is_blind: bool,
@@ -108,11 +108,15 @@ impl Host {
             })
             .collect();
         let hop = |spelt: &&str| {
-            let (service, hop) = spelt.split_once(' ').unwrap();
-            NextHop::new(service, Origin::Relayhost, hop, &endpoints)
+            let (service, hop) = spelt.split_once(' ')?;
+            let for_senders = hop.strip_suffix(" for-senders");
+            let origin = if for_senders.is_some() { Origin::SenderRelayhost } else { Origin::Relayhost };
+            Some(NextHop::new(service, origin, for_senders.unwrap_or(hop), &endpoints))
         };
-        let unread = if self.is_blind { vec![(Origin::TransportMaps, "mysql:/t".to_owned())] } else { Vec::new() };
-        let hops = Hops { all: self.hops.iter().map(hop).collect(), unread };
+        let is_blind_for_senders = self.hops.contains(&"unread-for-senders");
+        let blind = [(self.is_blind, Origin::TransportMaps), (is_blind_for_senders, Origin::SenderRelayhost)];
+        let unread = blind.into_iter().filter(|(is_so, _)| *is_so).map(|(_, origin)| (origin, "mysql:/t".to_owned()));
+        let hops = Hops { all: self.hops.iter().filter_map(hop).collect(), unread: unread.collect() };
         let id = |name: &str| {
             let ids = self.ids.iter().filter_map(|id| id.strip_prefix(name)?.strip_prefix('='));
             ids.map(str::to_owned).collect::<Vec<_>>()
@@ -197,7 +201,9 @@ fn what_holds_an_id_of_ours_is_moved_whatever_its_key() {
         (PLAIN, "0:1*"),
         (
             Host {
-                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD
+                hops: &["smtp [relay.example]:587"],
+                endpoints: &["relay.example"],
+                tables: &["[relay.example]:587 AKIAOLD
                            a@b.example AKIAOLD
                            @c.example AKIAPREV
                            [other.example]:25 AKIASTAGED
@@ -715,7 +721,7 @@ fn several_regions_of_one_key() {
                 ],
                 ..TWO
             },
-            "0:1*, 0:2*@1, region? 1:1",
+            "0:1*, 0:2*@1, old 1:1, region? left 1:1",
         ),
         // and where they lead to several, it is not guessed.
         (
@@ -773,7 +779,7 @@ fn another_password_of_a_known_key_id_is_another_regions() {
                 tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[eu.internal]:587 AKIAOLD:eu"],
                 ..PLAIN
             },
-            "0:1*, region? 0:2",
+            "0:1*, old 0:2, region? left 0:2",
         ),
         // Where mail goes to that host, it is not ours, whatever else stands there.
         (
@@ -880,6 +886,213 @@ fn another_password_of_a_known_key_id_is_another_regions() {
                 ..BY_SENDER
             },
             "0:1*, 0:2*",
+        ),
+    ]);
+}
+
+/// What may go where nothing here says is not taken for our region's.
+#[test]
+fn a_line_that_no_route_leads_from_is_of_no_region_that_is_known() {
+    const OURS: &str = "smtp [email-smtp.us-east-1.amazonaws.com]:587";
+    const PREVIOUS: Host = Host { ids: &["applied=AKIAOLD", "previous=AKIAPREV", "candidate=AKIANEW"], ..PLAIN };
+    const BY_SENDER: Host = Host {
+        services: &["smtp 0 by-sender"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n@a.example AKIAPREV:x"],
+        ..PREVIOUS
+    };
+    check(&[
+        // A host that no route names, as of a policy server or a mail exchanger,
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[eu.internal]:587 AKIAPREV:x"],
+                ..PREVIOUS
+            },
+            "0:1*, old 0:2, region? left 0:2",
+        ),
+        // whatever has become of its key since: this one was confirmed.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIANEW:us\n[eu.internal]:587 AKIAOLD:x"],
+                ids: &["applied=AKIANEW", "previous=AKIAOLD", "confirmed=AKIANEW:us"],
+                ..PLAIN
+            },
+            "0:1*, old 0:2, region? left 0:2",
+        ),
+        // One without a domain may be a local sender's,
+        (
+            Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\ncron AKIAPREV:x"], ..BY_SENDER },
+            "0:1*, 0:2",
+        ),
+        // where senders are looked up.
+        (
+            Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\ncron AKIAPREV:x"], ..PREVIOUS },
+            "0:1*, old 0:2, region? left 0:2",
+        ),
+        // A sender's with routes for all mail alone,
+        (Host { hops: &[OURS], ..BY_SENDER }, "0:1*, 0:2*"),
+        // with one for senders to such a host,
+        (Host { hops: &[OURS, "smtp [eu.internal]:587 for-senders"], ..BY_SENDER }, "0:1*, region? 0:2"),
+        (Host { hops: &[OURS, "unread-for-senders"], ..BY_SENDER }, "0:1*, region? 0:2"),
+        // to one of ours, or of a relay with a login of its own,
+        (Host { hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587 for-senders"], ..BY_SENDER }, "0:1*, 0:2*"),
+        (
+            Host {
+                hops: &[OURS, "smtp [other.example]:587 for-senders"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [other.example]:587 someone:else
+                           @a.example AKIAPREV:x"],
+                ..BY_SENDER
+            },
+            "0:1*, 0:3*",
+        ),
+        // which is none of SES's,
+        (
+            Host {
+                hops: &[OURS, "smtp [eu.internal]:587 for-senders"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [eu.internal]:587 AKIAOTHER:z
+                           @a.example AKIAPREV:x"],
+                ..BY_SENDER
+            },
+            "0:1*, region? 0:3",
+        ),
+        // and where all that its service hands on goes there.
+        (
+            Host {
+                services: &["smtp 0", "eu 1 by-sender"],
+                hops: &[OURS, "eu [eu.internal]:587"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us", "@a.example AKIAPREV:x"],
+                ..PREVIOUS
+            },
+            "0:1*, old 1:1, region? left 1:1",
+        ),
+        (
+            Host {
+                services: &["smtp 0 by-sender", "eu 0 by-sender"],
+                hops: &[OURS, "eu [eu.internal]:587"],
+                ..BY_SENDER
+            },
+            "0:1*, region? 0:2",
+        ),
+        // At SES alone there are regions.
+        (
+            Host {
+                hops: &["smtp [relay.example]:587"],
+                endpoints: &["relay.example"],
+                tables: &["[relay.example]:587 AKIAOLD:a\n[idle.internal]:587 AKIAPREV:b"],
+                ..PREVIOUS
+            },
+            "0:1*, 0:2",
+        ),
+    ]);
+}
+
+/// `endpoint_aliases` may be wrong; a password of another region cannot be that endpoint's.
+#[test]
+fn another_name_of_an_endpoint_is_believed_unless_a_password_belies_it() {
+    const ALIAS: Host = Host {
+        endpoints: &["email-smtp.us-east-1.amazonaws.com gateway.internal"],
+        hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587", "smtp [gateway.internal]:587"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[gateway.internal]:587 AKIAOLD:eu"],
+        ..PLAIN
+    };
+    const TWO: Host = Host {
+        endpoints: &["email-smtp.us-east-1.amazonaws.com gateway.internal", "email-smtp.eu-west-1.amazonaws.com"],
+        ..ALIAS
+    };
+    check(&[
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[gateway.internal]:587 AKIAOLD:us"],
+                ..ALIAS
+            },
+            "0:1*, 0:2*",
+        ),
+        (
+            Host { hops: &["smtp [gateway.internal]:587"], tables: &["[gateway.internal]:587 AKIAOLD:x"], ..ALIAS },
+            "0:1*",
+        ),
+        // The same id has another password there,
+        (ALIAS, "0:1*, region? 0:2"),
+        // in another line of that name too,
+        (
+            Host {
+                hops: &["smtp [gateway.internal]:587", "smtp [gateway.internal]:2587"],
+                tables: &["[gateway.internal]:587 AKIAOLD:us\n[gateway.internal]:2587 AKIAOLD:eu"],
+                ids: &["applied=AKIAOLD", "candidate=AKIANEW", "confirmed=AKIAOLD:us"],
+                ..ALIAS
+            },
+            "0:1*, region? 0:2",
+        ),
+        // or had, where that was confirmed.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIANEW:us\n[gateway.internal]:587 AKIAOLD:eu"],
+                ids: &["applied=AKIANEW", "previous=AKIAOLD", "confirmed=AKIANEW:us"],
+                ..ALIAS
+            },
+            "0:1*, region? 0:2",
+        ),
+        // It is the one of SES's own name in another region,
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAPREV:eu
+                           [gateway.internal]:587 AKIAPREV:eu"],
+                ids: &["applied=AKIAOLD", "previous=AKIAPREV", "candidate=AKIANEW"],
+                ..TWO
+            },
+            "0:1*, 0:2@1, region? 0:3",
+        ),
+        // or known as that region's: so is a sender's with the same.
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [gateway.internal]:587 AKIAOLD:eu
+                           @a.example AKIAOLD:eu"],
+                ids: &[
+                    "applied=AKIAOLD",
+                    "candidate=AKIANEW",
+                    "region=eu-west-1 AKIAOLD:eu",
+                    "region=us-east-1 AKIAOLD:us",
+                ],
+                ..TWO
+            },
+            "0:1*, 0:3*@1, region? 0:2",
+        ),
+        // What holds the same as a line that is belied is of no region that is known.
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [gateway.internal]:587 AKIAOLD:eu
+                           @a.example AKIAOLD:eu"],
+                ..ALIAS
+            },
+            "0:1*, region? 0:2, region? 0:3",
+        ),
+        // SES's own names are right, whatever stands there; and one that was ours is.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:x
+                           [email-smtp.us-east-1.amazonaws.com]:25 AKIAOLD:y
+                           [gateway.internal]:587 AKIAOLD:y"],
+                ..ALIAS
+            },
+            "0:1*, 0:3*, 0:2",
+        ),
+        (Host { ids: &["applied=AKIAOLD", "candidate=AKIANEW", "confirmed=AKIAOLD:eu"], ..ALIAS }, "0:1*, 0:2*"),
+        // At another port of an address there is another server.
+        (
+            Host {
+                endpoints: &["email-smtp.us-east-1.amazonaws.com 127.0.0.1:2525"],
+                hops: &["smtp [127.0.0.1]:2525", "smtp [127.0.0.1]:2526"],
+                tables: &["[127.0.0.1]:2525 AKIAOLD:us\n[127.0.0.1]:2526 AKIAPREV:x"],
+                ids: &["applied=AKIAOLD", "previous=AKIAPREV", "candidate=AKIANEW"],
+                ..PLAIN
+            },
+            "0:1*, old 0:2, region? left 0:2",
         ),
     ]);
 }
