@@ -221,6 +221,10 @@ pub(super) fn published_everywhere(look: &Look, refusals: &mut Vec<Refusal>) -> 
             add(refusals, [Refusal::NotEverywhere { place, why: AtPlace::Moved }]);
             continue;
         }
+        if in_the_way(look, further) == Some(AtPlace::NotOurs) {
+            add(refusals, [Refusal::NotEverywhere { place, why: AtPlace::NotOurs }]);
+            continue;
+        }
         let current = further.store.labelled(CURRENT);
         let there = further.store.with_key(&key).zip(current);
         if let Some((version, current)) = there.filter(|_| further.store.kind == StoreKind::SecretsManager) {

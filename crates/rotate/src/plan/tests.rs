@@ -509,6 +509,11 @@ fn what_a_further_place_gives_is_written_over_where_it_is_ours_alone() {
     let decision = plan(&facts, &policy(), now());
     assert!(!matches!(decision.action, Some(Action::CopyTo { .. })), "{decision:?}");
     assert!(classes(&decision).contains(&"value-not-ours"));
+    // Also where an earlier version of it has the published key.
+    facts.further[0].store.versions.push(version("f0", "NEW", crate::facts::PREVIOUS));
+    let decision = plan(&facts, &policy(), now());
+    assert!(!matches!(decision.action, Some(Action::PromoteAt { .. })), "{decision:?}");
+    facts.further[0].store.versions.pop();
     // An earlier key of this user, or nothing at all.
     facts.record.old = None;
     for value in [Value::Login(KeyId::new("OLD")), Value::Empty] {
