@@ -251,65 +251,6 @@ fn a_whole_fleet_moves_and_the_old_key_dies_last() {
     });
 }
 
-/// One that SES never takes is published nowhere. And a host that goes back to the old key keeps it; when it is dead already, it gets it
-/// back.
-#[test]
-fn a_key_that_ses_refuses_stops_no_mail_and_a_host_that_drifts_back_has_its_key() {
-    let name = "fleet::a_key_that_ses_refuses_stops_no_mail_and_a_host_that_drifts_back_has_its_key";
-    isolated_within(name, LIMIT, || {
-        let lab = Lab::new(Kind::SecretsManager);
-        let (version, old, password) = lab.published();
-        let login = format!("{old}:{password}");
-        let mut member = Member::new(&lab, "mx1.example.com", &login, "", "drift = \"report\"\n");
-        let dir = scratch::private("fleet");
-        let ca = dir.file("ca.pem", lab.standin.ca_pem());
-        dir.file("rotate.toml", configuration(&lab, &ca).replace("observe = \"8s\"", "observe = \"45s\""));
-        member.start();
-        wait_for("the host to confirm what is in use", STEP, || (confirmed(dir.path()).0 == 1).then_some(()));
-        let (code, said) = told(dir.path(), &["hosts", "seal", "--expect", "1"]);
-        assert_eq!(code, 0, "{said}");
-
-        // SES does not learn of the new key.
-        let (code, said) = told(dir.path(), &["run", "--wait", "40s"]);
-        assert!(code != 0 && said.contains("ses-refuses"), "{code}: {said}");
-        assert_eq!((lab.published().0, lab.published().1), (version, old.clone()), "{said}");
-        assert_eq!(member.key_of_mail(), old);
-        let refused = lab.keys().into_iter().map(|(key, _)| key).find(|key| *key != old).expect("a second key");
-        lab.moto.lab("iam", &json!({"user": USER, "drop": refused}));
-
-        let _ses = Ses::knows_what_iam_knows(&lab, Duration::from_millis(200));
-        let log = fs::File::create(dir.path().join("run.log")).expect("a file");
-        let errors = log.try_clone().expect("a file");
-        let mut run =
-            rotate(dir.path(), &["run", "--wait", "6m"]).stdout(log).stderr(errors).spawn().expect("it starts");
-        let said = || fs::read_to_string(dir.path().join("run.log")).expect("what it said");
-        let new = wait_for("the new key to be published", STEP, || Some(lab.published().1).filter(|key| *key != old));
-        wait_for("the host to move", STEP, || (member.key_of_mail() == new).then_some(()));
-        // Somebody puts the old login back, before anything has become of it.
-        by_hand(&member, &login);
-        wait_for("the host to take its word back", STEP, || (confirmed(dir.path()).0 == 0).then_some(()));
-        std::thread::sleep(Duration::from_secs(20));
-        assert!(lab.is_live(&old), "{}", said());
-        assert_eq!(member.key_of_mail(), old);
-        let (_, key, password) = lab.published();
-        let current = format!("{key}:{password}");
-        by_hand(&member, &current);
-        wait_for("the host to confirm again", STEP, || (confirmed(dir.path()).0 == 1).then_some(()));
-        // And once more, when it is dead: it lives again.
-        wait_for("the old key to be deactivated", STEP, || (!lab.is_live(&old)).then_some(()));
-        by_hand(&member, &login);
-        wait_for("the old key to live again", STEP, || lab.is_live(&old).then_some(()));
-        wait_for("mail to leave with it", STEP, || (member.key_of_mail() == old).then_some(()));
-        by_hand(&member, &current);
-        wait_for("relaykey-rotate to end", Duration::from_secs(180), || run.try_wait().expect("its end"));
-        assert_eq!(run.wait().expect("its end").code(), Some(0), "{}", said());
-        assert_eq!(lab.keys(), [(new.clone(), "Active".to_owned())]);
-        assert_eq!(member.key_of_mail(), new);
-        let (code, history) = told(dir.path(), &["history", "--verify"]);
-        assert!(code == 0 && history.contains("reactivate"), "{history}");
-    });
-}
-
 /// A person writes this login.
 fn by_hand(member: &Member, login: &str) {
     let hop = format!("[localhost]:{}", member.standin.starttls_port());

@@ -221,7 +221,7 @@ fn the_debian_package_from_installation_to_purge() {
     // Installed: nothing runs, nothing is enabled, and what is there configures nothing.
     server.install("1");
     assert_eq!(state("relaykey"), "inactive");
-    for unit in ["relaykey.service", "relaykey.socket", "relaykey-deregister.service"] {
+    for unit in ["relaykey.service", "relaykey.socket"] {
         let enabled = system.run(&format!("systemctl is-enabled {unit}"));
         assert_eq!(String::from_utf8_lossy(&enabled.stdout).trim(), "disabled", "{unit}");
     }
@@ -429,30 +429,6 @@ fn the_control_side_looks_by_a_timer_and_owns_nothing() {
 
 // ---------------------------------------------------------------- the service
 
-/// Where its administrator wants that: a stop by hand says nothing.
-#[test]
-fn a_machine_that_is_powered_off_leaves_the_fleet_where_that_was_asked_for() {
-    let mut server = MailServer::new("AKIAFIRST");
-    server.install("1");
-    server.publish("AKIAFIRST");
-    let config = server.config("").replace("[host]\n", "[host]\nstate_dir = \"/lab/state\"\n");
-    server.system.put("/etc/relaykey/config.toml", &config, "0644");
-    let places = "[Service]\nReadWritePaths=/lab\n";
-    server.system.put("/etc/systemd/system/relaykey.service.d/places.conf", places, "0644");
-    server.system.sh("install -d -m 0700 /lab/state && systemctl daemon-reload && \
-         systemctl enable --now relaykey relaykey-deregister");
-    server.wait_applied("AKIAFIRST");
-    let state = server.system.lab().join("state/credentials/ses.json");
-    let left = || {
-        let state = fs::read(&state).expect("a state file");
-        serde_json::from_slice::<Value>(&state).expect("JSON")["left"].is_string()
-    };
-    server.system.sh("systemctl restart relaykey-deregister");
-    assert!(!left());
-    server.system.power_off();
-    assert!(left(), "{}", server.system.console());
-}
-
 #[test]
 fn the_service_tells_systemd_and_the_journal_what_it_does() {
     let server = MailServer::in_service("AKIAFIRST", "");
@@ -561,7 +537,7 @@ fn the_units_are_sound_and_closed() {
     let deb = Packages::get().deb("1");
     fs::copy(deb, system.lab().join("relaykey.deb")).expect("the package inside");
     system.sh("apt-get install --yes /lab/relaykey.deb 2>&1");
-    let said = system.sh("systemd-analyze verify relaykey.service relaykey.socket relaykey-deregister.service 2>&1");
+    let said = system.sh("systemd-analyze verify relaykey.service relaykey.socket 2>&1");
     assert_eq!(said, "");
     let table = system.sh("systemd-analyze security --no-pager relaykey.service");
     let exposure =

@@ -101,16 +101,6 @@ impl Container {
         self.scratch.path().join("lab")
     }
 
-    /// Powers it off, and waits for its end. What it wrote to `/lab` is still there.
-    pub fn power_off(&mut self) {
-        self.sh("systemctl --no-block poweroff");
-        let deadline = Instant::now() + BOOT;
-        while self.nspawn.try_wait().expect("wait for nspawn").is_none() {
-            assert!(Instant::now() < deadline, "it does not end:\n{}", self.console());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
     /// Runs a shell script inside, as root, whatever becomes of it.
     pub fn run(&self, script: &str) -> Output {
         inside(&self.leader().expect("a running container"), script)
