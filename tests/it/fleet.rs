@@ -251,6 +251,14 @@ fn a_whole_fleet_moves_and_the_old_key_dies_last() {
     });
 }
 
+/// A person writes this login.
+fn by_hand(member: &Member, login: &str) {
+    let hop = format!("[localhost]:{}", member.standin.starttls_port());
+    member.postfix.write_table(&format!("{hop} {login}\n"));
+    member.postfix.postmap();
+    member.postfix.reload();
+}
+
 /// A second smtp(8) service with a table of its own, which takes the mail of one domain.
 fn two_services(postfix: &Instance, hop: &str, login: &str) {
     let dir = postfix.config_dir.clone();
@@ -276,10 +284,7 @@ fn two_services(postfix: &Instance, hop: &str, login: &str) {
 fn write_by_hand(member: &Member, lab: &Lab) {
     wait_for("mx4 to say what to write", STEP, || member.state()["candidate"]["version"].is_string().then_some(()));
     let (_, key, password) = lab.published();
-    let hop = format!("[localhost]:{}", lab.standin.starttls_port());
-    member.postfix.write_table(&format!("{hop} {key}:{password}\n"));
-    member.postfix.postmap();
-    member.postfix.reload();
+    by_hand(member, &format!("{key}:{password}"));
 }
 
 fn configuration(lab: &Lab, ca: &Path) -> String {

@@ -5,4 +5,6 @@ mod faults;
 mod fleet;
 mod killed;
 pub mod lab;
+mod places;
+mod scenarios;
 mod whole;

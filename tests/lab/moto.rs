@@ -191,7 +191,7 @@ impl Moto {
         serde_json::from_str(&body).expect("JSON")
     }
 
-    /// What the lab itself is asked (see `moto_lab.py`): `iam`, `used`, `clock`.
+    /// What the lab itself is asked (see `moto_lab.py`): `iam`, `used`, `empty`, `clock`.
     pub fn lab(&self, what: &str, input: &Value) -> Value {
         let (status, body) = self.http("POST", &format!("/lab/{what}"), "", input.to_string().as_bytes());
         assert_eq!(status, 200, "{what}: {body}");

@@ -19,11 +19,13 @@ that tests share one server without meeting.
   POST /lab/iam      {"user": "ses-smtp", "make": true}: makes the user and a key of it where make is true; gives its keys with their
                      secrets, which the stand-in for SES has to know: id, secret, status
   POST /lab/used     {"user": …, "id": "AKIA…", "at": "2026-01-31T12:00:00", "service": "ses"}: its last use
+  POST /lab/empty    {"secret": …, "version": …}: a version without a value, as AWSPENDING, as Secrets Manager begins a rotation
   POST /lab/clock    {"offset": SECONDS}: what is made from now on is made so much later than it is
 
 Everything else is moto's, /moto-api/reset included; but a secret without the label asked for is told as AWS tells it,
 where moto says that there is no such secret; a SecureString is no readable text unless it is decrypted; GetSecretValue without
-label and version gives AWSCURRENT, where moto goes by what was put last; a token of PutSecretValue that is known with another value
+label and version gives AWSCURRENT, where moto goes by what was put last; ListSecretVersionIds says when each version was made, and not
+when it is asked; a token of PutSecretValue that is known with another value
 is refused; and PutParameter without KeyId takes the default key. A table of ten thousand items is not copied whole for each
 transaction, nor sorted anew for each page.
 """
@@ -49,7 +51,7 @@ from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.table import Table
 from moto.iam.models import AccessKeyLastUsed, iam_backends
 from moto.secretsmanager.exceptions import ResourceExistsException, SecretHasNoValueException
-from moto.secretsmanager.models import SecretsManagerBackend
+from moto.secretsmanager.models import SecretsManagerBackend, secretsmanager_backends
 from moto.ses.models import ses_backends
 from moto.ssm.models import Parameter, SimpleSystemManagerBackend
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -100,6 +102,14 @@ def put_parameter(backend, *args, **given):
     return MOTOS_PARAMETER(backend, **given)
 
 
+def list_secret_version_ids(backend, secret_id):
+    secret = backend.secrets[secret_id]
+    listed = [{"CreatedDate": version["createdate"], "VersionId": version_id, "VersionStages": version["version_stages"]}
+              for version_id, version in secret.versions.items()]
+    return json.dumps({"ARN": secret.arn, "Name": secret.name, "NextToken": "", "Versions": listed})
+
+
+SecretsManagerBackend.list_secret_version_ids = list_secret_version_ids
 SecretsManagerBackend.get_secret_value = get_secret_value
 SecretsManagerBackend.put_secret_value = put_secret_value
 SimpleSystemManagerBackend.put_parameter = put_parameter
@@ -286,6 +296,15 @@ class Lab:
                     keys = iam_user(asked["user"], asked.get("make", False)).access_keys
                     reply = [{"id": key.access_key_id, "secret": key.secret_access_key, "status": key.status}
                              for key in keys]
+            elif environ["PATH_INFO"] == "/lab/empty":
+                asked = json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+                versions = secretsmanager_backends["123456789012"]["eu-west-1"].secrets[asked["secret"]].versions
+                for version in versions.values():
+                    version["version_stages"] = [label for label in version["version_stages"] if label != "AWSPENDING"]
+                made = int(time.time() + Clock.offset)
+                versions[asked["version"]] = {
+                    "createdate": made, "version_id": asked["version"], "version_stages": ["AWSPENDING"]}
+                reply = {}
             elif environ["PATH_INFO"] == "/lab/messages":
                 backends = [backend for regions in ses_backends.values() for backend in regions.values()]
                 reply = [{"from": message.source, "to": message.destinations, "raw": message.raw_data}

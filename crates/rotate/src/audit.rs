@@ -125,6 +125,13 @@ impl AuditEntry {
             Action::Label { version: id, label } => version(entry("label"), id).more(label),
             Action::Unlabel { version: id, label } => version(entry("unlabel"), id).more(label),
             Action::Promote { version: id, key, .. } => version(of("promote", key), id),
+            Action::CopyTo { place, from, key, publishes } => {
+                let what = if *publishes { "publish-at" } else { "copy-to" };
+                version(of(what, key), from).more(place.as_str())
+            }
+            Action::PromoteAt { place, version: id, key, .. } => {
+                version(of("promote-at", key), id).more(place.as_str())
+            }
             Action::RecordPublished { version: id, key } => version(of("record-published", key), id),
             Action::Intend { key } => of("intend", key),
             Action::Deactivate { key, why } => of("deactivate", key).more(why_word(*why)),

@@ -84,6 +84,12 @@ pub fn check(decision: &Decision, facts: &Facts, policy: &Policy, now: Timestamp
             };
             must(policy.endpoints.iter().all(refused), Unsafe::NotDead);
         }
+        // The first place has it, or is about to.
+        Action::CopyTo { key, .. } | Action::PromoteAt { key, .. } => {
+            must(find(key).is_some_and(|key| key.status == KeyStatus::Active), Unsafe::UnknownKey);
+            let published = record.published.as_ref().is_some_and(|published| published.key == *key);
+            must(published || accepted_everywhere(key), Unsafe::Unverified);
+        }
         Action::Promote { key, .. } | Action::Put { key, publishes: true } => {
             must(find(key).is_some_and(|key| key.status == KeyStatus::Active), Unsafe::UnknownKey);
             must(accepted_everywhere(key), Unsafe::Unverified);
@@ -93,6 +99,7 @@ pub fn check(decision: &Decision, facts: &Facts, policy: &Policy, now: Timestamp
                 return vec![Unsafe::UnknownKey];
             };
             must(current.is_none_or(|current| current.key() != Some(key)), Unsafe::PublishedKey);
+            must(facts.further.iter().all(|further| further.key() != Some(key)), Unsafe::PublishedKey);
             let deletes = matches!(action, Action::Delete { .. });
             for host in &facts.fleet {
                 let standing = host.standing.as_ref();

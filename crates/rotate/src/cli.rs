@@ -142,10 +142,10 @@ fn speak(common: &Common, config: &Config, credential: &Credential) {
         us,
         aws: aws(&config.aws),
         user: credential.iam_user.clone(),
-        store: publish.map_or_else(String::new, |publish| match &publish.place {
-            config::PublishPlace::SecretsManager { secret } => format!("secret {secret:?}"),
-            config::PublishPlace::ParameterStore { parameter } => format!("parameter {parameter:?}"),
-        }),
+        store: match credential.publish.as_slice() {
+            [publish] => publish.place.to_string(),
+            all => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
+        },
         secret: region.map_or_else(
             || format!("--secret-id {secret}"),
             |region| format!("--secret-id {secret} --region {region}"),

@@ -45,6 +45,10 @@ id!(
     /// A host's name.
     HostName
 );
+id!(
+    /// A place where the key is published, as people name it: `secret "b" in us-east-1`.
+    PlaceName
+);
 
 /// All that is known at one look.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,7 +57,12 @@ pub struct Facts {
     pub me: String,
     /// Of the IAM user, in no order.
     pub keys: Vec<Key>,
+    /// Where the key is published first.
     pub store: Store,
+    /// Where it is published too.
+    pub further: Vec<Further>,
+    /// Replicas of any of these secrets that do not have what the secret has.
+    pub behind: Vec<Replica>,
     /// Every host that is counted: one that left or was removed is not among them.
     pub fleet: Vec<Host>,
     /// Hosts that said `left`, or that a person removed, since the roster was sealed.
@@ -100,6 +109,28 @@ pub struct Store {
     pub kind: StoreKind,
     /// The oldest first.
     pub versions: Vec<Version>,
+}
+
+/// A secret's replica in another region, which is not in sync.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Replica {
+    pub region: String,
+    /// Secrets Manager gave it up; else it is at it.
+    pub failed: bool,
+}
+
+/// Another place with the same key: it follows the first one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Further {
+    pub place: PlaceName,
+    pub store: Store,
+}
+
+impl Further {
+    /// The key that hosts find there.
+    pub fn key(&self) -> Option<&KeyId> {
+        self.store.labelled(CURRENT)?.key()
+    }
 }
 
 /// The labels that mean something to the store itself.

@@ -58,7 +58,7 @@ struct RuleInput<'a> {
 type Rule = fn(&RuleInput, &mut Vec<Refusal>) -> Option<Turn>;
 
 /// In their order; 9 is asked last, and then 12 is left.
-const RULES: [Rule; 16] = [
+const RULES: [Rule; 18] = [
     rule_1,
     rule_2,
     rule_3,
@@ -68,7 +68,9 @@ const RULES: [Rule; 16] = [
     publishing::rule_6a,
     publishing::rule_6b,
     publishing::rule_7,
+    publishing::staged_everywhere,
     publishing::rule_7a,
+    publishing::published_everywhere,
     publishing::canary_over,
     rule_8,
     retiring::rule_10,
@@ -117,14 +119,12 @@ pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
 /// The published key is Inactive. By us: a host may be on it, back with it at once. By another's hand: it is theirs to say,
 /// and no other key dies meanwhile (rules 10 and 11).
 fn rule_1(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
-    let key = look.current_key.filter(|key| look.status(key) == Some(KeyStatus::Inactive))?;
-    if look.record.is_revoked(key) {
-        return None;
-    }
-    if look.record.deactivated_by_us(key).is_none() {
+    if let Some(key) = look.deactivated_by_hand() {
         refusals.push(Refusal::DeactivatedByHand { key: key.clone() });
-        return None;
     }
+    let further = look.facts.further.iter().filter_map(|further| further.key());
+    let mut given = look.current_key.into_iter().chain(further);
+    let key = given.find(|key| look.inactive_by_us(key) && !look.record.is_revoked(key))?;
     act(Action::Reactivate { key: key.clone(), host: None }, Reason::PublishedKeyInactive(key.clone()))
 }
 
@@ -227,6 +227,13 @@ fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let refused = look.facts.fleet.iter().find_map(|host| Some((host, host.region_refused.as_ref()?)));
     if let Some((host, region)) = refused {
         refusals.push(Refusal::RegionRefused { host: host.name.clone(), region: region.clone() });
+        return None;
+    }
+    // No key is made that one place could not take.
+    let in_the_way = look.facts.further.iter().filter_map(|further| publishing::refused_at(look, further));
+    let in_the_way: Vec<_> = in_the_way.collect();
+    if !in_the_way.is_empty() {
+        add(refusals, in_the_way);
         return None;
     }
     if look.backs_off(refusals) {
@@ -378,7 +385,8 @@ impl RuleInput<'_> {
         let labelled = self.facts.store.versions.iter().any(|v| !v.labels.is_empty() && v.key() == Some(key));
         let record = self.record;
         let ours = record.published.as_ref().is_some_and(|p| p.key == *key) || record.old.as_ref() == Some(key);
-        labelled || ours || self.facts.fleet.iter().any(|host| names(host, key))
+        let given = self.facts.further.iter().any(|further| further.key() == Some(key));
+        labelled || given || ours || self.facts.fleet.iter().any(|host| names(host, key))
     }
 
     /// A key of ours that nothing came of. An Inactive one only if we deactivated it.
@@ -470,7 +478,8 @@ impl RuleInput<'_> {
         let (Action::Deactivate { key, .. } | Action::Delete { key, .. }) = action else {
             return None;
         };
-        if self.current_key == Some(key) {
+        let given = self.facts.further.iter().any(|further| further.key() == Some(key));
+        if given || self.current_key == Some(key) {
             return Some(Refusal::WouldCut { host: None, key: key.clone() });
         }
         let host = self.facts.fleet.iter().find(|host| names(host, key))?;

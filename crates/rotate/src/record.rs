@@ -13,7 +13,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::facts::{CURRENT, Facts, HostName, Key, KeyId, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId};
+use crate::facts::{
+    CURRENT, Facts, HostName, Key, KeyId, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, PlaceName, VersionId,
+};
 use crate::plan::{Action, Outcome, Purpose};
 use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, LISTED_LATE, Policy, USE_SLACK};
 use crate::retire;
@@ -43,6 +45,9 @@ pub struct ControlRecord {
     /// What is about to become AWSCURRENT by us.
     pub promoting: Option<Promoting>,
     pub published: Option<Published>,
+    /// What each further place gave when it gave what was published.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopiedTo>,
     /// The key before the published one.
     pub old: Option<KeyId>,
     /// Since when all counted hosts have what is published.
@@ -118,6 +123,13 @@ pub struct Published {
     pub version: VersionId,
     pub key: KeyId,
     pub at: Timestamp,
+}
+
+/// A further place that was seen to give the published key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopiedTo {
+    pub place: PlaceName,
+    pub key: KeyId,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,6 +209,7 @@ impl ControlRecord {
             soak: None,
             promoting: None,
             published: None,
+            copies: Vec::new(),
             old: None,
             complete_at: None,
             intention: None,
@@ -244,6 +257,11 @@ impl ControlRecord {
         self.deactivated.iter().rfind(|d| d.key == *key)
     }
 
+    /// The published key that this place gave when it was last seen to give one.
+    pub fn copied_to(&self, place: &PlaceName) -> Option<&KeyId> {
+        self.copies.iter().find(|copied| copied.place == *place).map(|copied| &copied.key)
+    }
+
     pub fn is_revoked(&self, key: &KeyId) -> bool {
         self.revoked.iter().any(|r| r.key == *key)
     }
@@ -274,6 +292,7 @@ pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     }
     strike(facts, now);
     recover(facts, now);
+    copied(facts);
     seal(facts, policy, now);
     clocks(facts, policy, now);
 }
@@ -373,6 +392,23 @@ fn recover(facts: &mut Facts, now: Timestamp) {
     }
 }
 
+/// A further place that gives what is published is noted: whatever else it gives later, somebody moved it.
+fn copied(facts: &mut Facts) {
+    let Some(published) = facts.record.published.as_ref().map(|published| &published.key) else {
+        return;
+    };
+    let copies = &mut facts.record.copies;
+    copies.retain(|copied| facts.further.iter().any(|further| further.place == copied.place));
+    for further in facts.further.iter().filter(|further| further.key() == Some(published)) {
+        let place = &further.place;
+        match copies.iter_mut().find(|copied| copied.place == *place) {
+            Some(copied) if copied.key == *published => {}
+            Some(copied) => copied.key = published.clone(),
+            None => copies.push(CopiedTo { place: place.clone(), key: published.clone() }),
+        }
+    }
+}
+
 fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     let heard = retire::heard_of(facts, now);
     let configured = Some(policy.expected_hosts).filter(|expected| *expected > 0);
@@ -437,6 +473,8 @@ impl ControlRecord {
             | Action::TakeOff { .. }
             | Action::Label { .. }
             | Action::Unlabel { .. }
+            | Action::CopyTo { .. }
+            | Action::PromoteAt { .. }
             | Action::RecordPublished { .. }
             | Action::Intend { .. }
             | Action::RecordProvedDead { .. }
@@ -522,6 +560,8 @@ impl ControlRecord {
                 | Action::LogIn { .. }
                 | Action::Label { .. }
                 | Action::Unlabel { .. }
+                | Action::CopyTo { .. }
+                | Action::PromoteAt { .. }
                 | Action::Create,
                 _,
             ) => {}

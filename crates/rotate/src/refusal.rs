@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{HostName, KeyId, Part, VersionId, WhyMissing};
+use crate::facts::{HostName, KeyId, Part, PlaceName, VersionId, WhyMissing};
 
 /// What is known of the use of a key that nobody explains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,6 +21,19 @@ pub enum KnownUse {
     },
     /// Something was not seen that would tell.
     NotKnown,
+}
+
+/// Why a further place does not give the published key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AtPlace {
+    /// It has not been put there yet.
+    Behind,
+    /// It gave it, and somebody made another version AWSCURRENT.
+    Moved,
+    /// Somebody else's key is AWSPENDING there.
+    PendingForeign,
+    /// What it gives is no login of this IAM user's, and we never put anything there.
+    NotOurs,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,6 +152,16 @@ pub enum Refusal {
     ValueNotOurs {
         version: VersionId,
     },
+    /// A replica of the secret has not got what the secret has.
+    ReplicaBehind {
+        region: String,
+        failed: bool,
+    },
+    /// About a further place.
+    NotEverywhere {
+        place: PlaceName,
+        why: AtPlace,
+    },
     KmsDenied,
     AccessDenied {
         part: Part,
@@ -207,9 +230,14 @@ impl Refusal {
     pub fn waits_for(&self) -> WaitsFor {
         use Refusal::*;
         match self {
-            Grace { .. } | Observe { .. } | Throttled | NoAnswer { .. } | Busy { .. } | PendingEmpty { .. } => {
-                WaitsFor::Time
-            }
+            Grace { .. }
+            | Observe { .. }
+            | Throttled
+            | NoAnswer { .. }
+            | Busy { .. }
+            | PendingEmpty { .. }
+            | ReplicaBehind { failed: false, .. }
+            | NotEverywhere { why: AtPlace::Behind, .. } => WaitsFor::Time,
             HostUnconfirmed { .. } | OtherVersion { .. } | Withdrawn { .. } | Clock { .. } => WaitsFor::Hosts,
             DeactivatedByHand { .. }
             | NoHosts
@@ -236,6 +264,8 @@ impl Refusal {
             | PendingForeign { .. }
             | VersionUnreadable { .. }
             | ValueNotOurs { .. }
+            | ReplicaBehind { failed: true, .. }
+            | NotEverywhere { .. }
             | KmsDenied
             | AccessDenied { .. }
             | UserMissing
@@ -256,6 +286,7 @@ impl Refusal {
         let (host, key, version) = (HostName::new("mx1"), KeyId::new("AKIA1"), VersionId::new("v1"));
         let h = || host.clone();
         let k = || key.clone();
+        let place = || PlaceName::new("secret \"SESSendSecret\" in us-east-1");
         vec![
             DeactivatedByHand { key: k() },
             NoHosts,
@@ -297,6 +328,12 @@ impl Refusal {
             PendingEmpty { version: version.clone() },
             VersionUnreadable { key: k() },
             ValueNotOurs { version },
+            ReplicaBehind { region: "us-east-1".into(), failed: false },
+            ReplicaBehind { region: "us-east-1".into(), failed: true },
+            NotEverywhere { place: place(), why: AtPlace::Behind },
+            NotEverywhere { place: place(), why: AtPlace::Moved },
+            NotEverywhere { place: place(), why: AtPlace::PendingForeign },
+            NotEverywhere { place: place(), why: AtPlace::NotOurs },
             KmsDenied,
             AccessDenied { part: Part::Fleet },
             Throttled,

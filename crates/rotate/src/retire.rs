@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::evidence::{Verdict, is_silent, verdict};
-use crate::facts::{CURRENT, Facts, Host, HostName, Key, KeyId, LastUsed, PENDING, VersionId};
+use crate::facts::{CURRENT, Facts, Further, Host, HostName, Key, KeyId, LastUsed, PENDING, VersionId};
 use crate::policy::{Policy, UNKNOWN_POLL, USE_SLACK};
 use crate::record::ControlRecord;
-use crate::refusal::Refusal;
+use crate::refusal::{AtPlace, Refusal};
 
 /// What stands in the way at this host, where this version with this key is published, and `old` is to go. A waiver covers
 /// silence and lack of proof, and nothing that a host said about an old key.
@@ -119,6 +119,23 @@ pub fn published_is_current(facts: &Facts) -> bool {
     }
 }
 
+/// Did it give what is published, and gives something else now?
+pub fn was_moved(record: &ControlRecord, further: &Further) -> bool {
+    let published = record.published.as_ref().map(|published| &published.key);
+    published.is_some() && record.copied_to(&further.place) == published && further.key() != published
+}
+
+/// The further places that do not give what is published.
+pub fn further_stops(facts: &Facts) -> Vec<Refusal> {
+    let published = facts.record.published.as_ref().map(|published| &published.key);
+    let elsewhere = facts.further.iter().filter(|further| further.key() != published);
+    let stop = |further: &Further| {
+        let why = if was_moved(&facts.record, further) { AtPlace::Moved } else { AtPlace::Behind };
+        Refusal::NotEverywhere { place: further.place.clone(), why }
+    };
+    elsewhere.map(stop).collect()
+}
+
 /// The pending version that carries the canary label, where every host that watches the label has it, with proof.
 pub fn canaries_have<'a>(facts: &'a Facts, policy: &Policy, now: Timestamp) -> Option<&'a VersionId> {
     let label = policy.canary.as_ref()?;
@@ -132,7 +149,9 @@ pub fn canaries_have<'a>(facts: &'a Facts, policy: &Policy, now: Timestamp) -> O
 
 /// All counted hosts have what is published, as far as the old key is concerned: `complete_at` runs from here.
 pub fn is_complete(facts: &Facts, now: Timestamp) -> bool {
-    published_is_current(facts) && fleet_stops(facts, facts.record.old.as_ref(), now).is_empty()
+    published_is_current(facts)
+        && further_stops(facts).is_empty()
+        && fleet_stops(facts, facts.record.old.as_ref(), now).is_empty()
 }
 
 /// A host confirmed anew after `complete_at` was set: it may have drifted and come back between two looks.
@@ -175,7 +194,9 @@ pub fn stops(facts: &Facts, old: &Key, now: Timestamp) -> Vec<Refusal> {
         stops.push(Refusal::LabelMoved { current: current.map(|version| version.id.clone()) });
     }
     // Never the key that is published, whatever the record says.
-    if current.and_then(|version| version.key()) == Some(&old.id) {
+    stops.extend(further_stops(facts));
+    let given = facts.further.iter().any(|further| further.key() == Some(&old.id));
+    if given || current.and_then(|version| version.key()) == Some(&old.id) {
         stops.push(Refusal::WouldCut { host: None, key: old.id.clone() });
     }
     stops.extend(use_stops(facts, old));

@@ -32,7 +32,7 @@ use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, logins};
 pub use crate::aws::{Choke, Hooks, Moment};
 use crate::config::{self, Config, Credential, EvidenceConfig, Form};
-use crate::facts::{Facts, KeyId, Login};
+use crate::facts::{Facts, KeyId, Login, PlaceName};
 use crate::hosts::parameter_store::Parameters;
 use crate::hosts::table::ReportsTable;
 use crate::hosts::{EntryWrite, Kept, ReportsPlace};
@@ -85,6 +85,13 @@ struct NewKey {
     secret: Secret,
 }
 
+/// A further place with the same key.
+struct FurtherAt {
+    place: PlaceName,
+    store: StoreAt,
+    form: Form,
+}
+
 /// One credential, as this process looks after it.
 pub struct Controller {
     credential: String,
@@ -93,6 +100,8 @@ pub struct Controller {
     policy: Policy,
     smtp: Smtp,
     form: Form,
+    /// Where the same key is published too.
+    also: Vec<FurtherAt>,
     hooks: Hooks,
     sts: Reach,
     keys: Keys,
@@ -117,16 +126,9 @@ impl Controller {
 
     /// The same, with other clocks, or somebody who watches its calls.
     pub async fn with_hooks(config: &Config, credential: &Credential, hooks: Hooks) -> Result<Self, Fault> {
-        let [publish] = credential.publish.as_slice() else {
-            return Err(Fault::new(
-                Class::Unsupported,
-                format!(
-                    "credential {:?} is published in {} places, and one is possible so far",
-                    credential.name,
-                    credential.publish.len()
-                ),
-                "keep one [[credential.publish]]; give each other secret an IAM user of its own",
-            ));
+        let Some((publish, also)) = credential.publish.split_first() else {
+            let what = format!("credential {:?} is published nowhere", credential.name);
+            return Err(Fault::new(Class::Configuration, what, "add [[credential.publish]]"));
         };
         let http = match &hooks.http {
             Some(http) => http.clone(),
@@ -135,15 +137,24 @@ impl Controller {
                 Http::new(&roots.pem())
             }
         };
-        let reach = |aws| Reach::new(aws, &http, &hooks);
-        let store = match &publish.place {
-            config::PublishPlace::SecretsManager { secret } => {
-                StoreAt::Secret(SecretAt::new(reach(&publish.aws)?, secret))
-            }
-            config::PublishPlace::ParameterStore { parameter } => {
-                StoreAt::Parameter(ParameterAt::new(reach(&publish.aws)?, parameter))
-            }
+        let reach = |aws: &relaykey_core::config::Aws| Reach::new(aws, &http, &hooks);
+        let store_at = |publish: &config::Publish| -> Result<StoreAt, Fault> {
+            let reach = reach(&publish.aws)?;
+            Ok(match &publish.place {
+                config::PublishPlace::SecretsManager { secret } => StoreAt::Secret(SecretAt::new(reach, secret)),
+                config::PublishPlace::ParameterStore { parameter } => StoreAt::Parameter(ParameterAt::new(reach, parameter)),
+            })
         };
+        let store = store_at(publish)?;
+        let mut named = std::collections::BTreeSet::new();
+        let also = also.iter().enumerate().map(|(index, publish)| {
+            // The same name of another account is another place.
+            let name = publish.to_string();
+            let place = if named.insert(name.clone()) { name } else { format!("{name} ({})", index + 2) };
+            let place = PlaceName::new(place);
+            Ok(FurtherAt { place, store: store_at(publish)?, form: publish.form })
+        });
+        let also = also.collect::<Result<Vec<_>, Fault>>()?;
         let place = match &credential.evidence {
             EvidenceConfig::DynamoDb { table, aws, .. } => {
                 ReportsPlace::Table(ReportsTable::new(reach(aws)?, table, &credential.name))
@@ -159,6 +170,7 @@ impl Controller {
             policy,
             smtp: credential.smtp.clone(),
             form: publish.form,
+            also,
             sts: reach(&config.aws)?,
             keys: Keys::new(reach(&config.aws)?, &credential.iam_user),
             store,

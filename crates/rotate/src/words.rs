@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use crate::evidence::Verdict;
 use crate::facts::{KeyId, Part, VersionId, WhyMissing};
 use crate::plan::{Action, Phase, Purpose, Reason, WhyGone};
-use crate::refusal::{KnownUse, Refusal};
+use crate::refusal::{AtPlace, KnownUse, Refusal};
 
 /// Ids with a comma between them.
 fn list(keys: &[KeyId]) -> String {
@@ -112,6 +112,11 @@ impl Refusal {
             PendingEmpty { .. } => "pending-empty",
             VersionUnreadable { .. } => "version-unreadable",
             ValueNotOurs { .. } => "value-not-ours",
+            ReplicaBehind { .. } => "replica-behind",
+            NotEverywhere { why: AtPlace::Behind, .. } => "not-everywhere",
+            NotEverywhere { why: AtPlace::Moved, .. } => "label-moved",
+            NotEverywhere { why: AtPlace::PendingForeign, .. } => "pending-foreign",
+            NotEverywhere { why: AtPlace::NotOurs, .. } => "value-not-ours",
             KmsDenied => "kms-denied",
             AccessDenied { .. } => "access-denied",
             Throttled => "throttled",
@@ -189,6 +194,22 @@ impl Refusal {
             PendingEmpty { version } => format!("version {version} was AWSPENDING for 20 minutes without a value"),
             VersionUnreadable { key } => {
                 format!("no version that can be read holds {key}, so that it cannot be shown dead")
+            }
+            ReplicaBehind { region, failed: false } => {
+                format!("the secret's replica in {region} is not in sync yet; nothing is published before that")
+            }
+            ReplicaBehind { region, failed: true } => {
+                format!("the secret's replica in {region} failed; nothing is published before it is in sync")
+            }
+            NotEverywhere { place, why: AtPlace::Behind } => format!("{place} does not give the published key yet"),
+            NotEverywhere { place, why: AtPlace::Moved } => {
+                format!("somebody else made another version AWSCURRENT in {place}")
+            }
+            NotEverywhere { place, why: AtPlace::PendingForeign } => {
+                format!("somebody else's version is AWSPENDING in {place}")
+            }
+            NotEverywhere { place, why: AtPlace::NotOurs } => {
+                format!("{place} gives no login of this IAM user's, and this program never put one there")
             }
             ValueNotOurs { version } => format!("version {version} names a key that this IAM user does not have"),
             KmsDenied => format!("KMS does not let us decrypt {}", names().store),
@@ -322,6 +343,25 @@ impl Refusal {
             ValueNotOurs { .. } => {
                 format!("is `iam_user` in rotate.toml right? `{us} run` makes a key of that user and publishes it")
             }
+            ReplicaBehind { failed: false, .. } => "nothing: it goes on by itself".into(),
+            ReplicaBehind { region, failed: true } => format!(
+                "`{} secretsmanager describe-secret {}` says why; mend that, and replicate the secret to {region} again",
+                names.aws, names.secret
+            ),
+            NotEverywhere { why: AtPlace::Behind, .. } => {
+                format!("nothing: it goes on by itself; if it stays, `{us} history` says what failed")
+            }
+            NotEverywhere { place, why: AtPlace::Moved } => format!(
+                "move AWSCURRENT of {place} back to the version that was published last: `{us} status` names its key"
+            ),
+            NotEverywhere { place, why: AtPlace::PendingForeign } => {
+                format!(
+                    "end that rotation, or take AWSPENDING off in {place}; nothing is published anywhere before that"
+                )
+            }
+            NotEverywhere { place, why: AtPlace::NotOurs } => format!(
+                "if {place} is the right place, put the login there that is published; else correct [[credential.publish]] in rotate.toml"
+            ),
             KmsDenied => format!(
                 "attach what `{us} policy --for controller` prints, with --kms-key and the ARN of the key that encrypts it"
             ),
@@ -373,6 +413,8 @@ impl Action {
             Action::Label { .. } => "label",
             Action::Unlabel { .. } => "unlabel",
             Action::Promote { .. } => "promote",
+            Action::CopyTo { .. } => "copy-to",
+            Action::PromoteAt { .. } => "promote-at",
             Action::RecordPublished { .. } => "record-published",
             Action::Intend { .. } => "intend",
             Action::Deactivate { .. } => "deactivate",
@@ -390,6 +432,8 @@ impl Action {
             | Action::Forget { key, .. }
             | Action::LogIn { key, .. }
             | Action::Promote { key, .. }
+            | Action::CopyTo { key, .. }
+            | Action::PromoteAt { key, .. }
             | Action::RecordPublished { key, .. }
             | Action::Intend { key }
             | Action::Deactivate { key, .. }
@@ -408,6 +452,7 @@ impl Action {
             | Action::Label { version, .. }
             | Action::Unlabel { version, .. }
             | Action::Promote { version, .. }
+            | Action::PromoteAt { version, .. }
             | Action::RecordPublished { version, .. } => Some(version),
             _ => None,
         }
@@ -437,6 +482,11 @@ impl fmt::Display for Action {
             Action::Label { version, label } => write!(f, "put the label {label} on version {version}"),
             Action::Unlabel { version, label } => write!(f, "take the label {label} off version {version}"),
             Action::Promote { version, key, .. } => write!(f, "publish {key}: make version {version} AWSCURRENT"),
+            Action::CopyTo { place, key, publishes: false, .. } => write!(f, "put {key} as AWSPENDING in {place}"),
+            Action::CopyTo { place, key, publishes: true, .. } => write!(f, "publish {key} in {place}"),
+            Action::PromoteAt { place, version, key, .. } => {
+                write!(f, "publish {key} in {place}: make version {version} AWSCURRENT")
+            }
             Action::RecordPublished { version, key } => write!(f, "note that {key} is published (version {version})"),
             Action::Intend { key } => write!(f, "note that {key} is about to be deactivated"),
             Action::Deactivate { key, .. } => write!(f, "deactivate {key}"),
@@ -470,6 +520,7 @@ impl fmt::Display for Reason {
             Reason::Canary(label) => write!(f, "the hosts that watch {label} come first"),
             Reason::CanaryWaits { confirmed, of } => write!(f, "{confirmed} of {of} canary hosts have confirmed"),
             Reason::CanarySoaks { until } => write!(f, "the canary hosts have confirmed; watched until {until:.0}"),
+            Reason::NotEverywhere(place) => write!(f, "{place} gets the same key"),
             Reason::Verified(version) => write!(f, "SES takes the key of version {version}"),
             Reason::PromotedBefore(version) => write!(f, "version {version} was published, and not noted"),
             Reason::CanaryOver(version) => write!(f, "version {version} is not tried any more"),

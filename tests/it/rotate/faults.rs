@@ -280,28 +280,6 @@ fn a_key_that_ses_never_takes_is_taken_off_and_cleared_away() {
 }
 
 #[test]
-fn pending_of_nobodys_stays_and_an_empty_one_is_taken_off() {
-    isolated("rotate::faults::pending_of_nobodys_stays_and_an_empty_one_is_taken_off", || {
-        let lab = Lab::new(Kind::SecretsManager);
-        let mut controller = lab.controller();
-        lab.settle(&mut controller);
-        let theirs = lab.make_key();
-        lab.moto.put(SECRET, &lab.pair(&theirs), &["AWSPENDING"]);
-        let turned = lab.tick(&mut controller);
-        assert!(turned.done.is_empty());
-        let classes: Vec<_> = turned.look.decision.refusals.iter().map(|refusal| refusal.class()).collect();
-        assert!(classes.contains(&"pending-foreign"), "{classes:?}");
-        // Its key is switched off: the label goes.
-        let input = json!({"user": USER});
-        let keys = lab.moto.lab("iam", &input);
-        assert_eq!(keys.as_array().map(Vec::len), Some(2));
-        let before = lab.published().0;
-        assert_eq!(lab.tick(&mut controller).done.len(), 0);
-        assert_eq!(lab.published().0, before);
-    });
-}
-
-#[test]
 fn a_parameter_keeps_its_key_its_tier_and_its_description() {
     isolated("rotate::faults::a_parameter_keeps_its_key_its_tier_and_its_description", || {
         let lab = Lab::empty(Kind::ParameterStore, "");

@@ -12,18 +12,18 @@ use super::lab::{Kind, Lab, SimHost, TABLE, host, prove, words};
 use crate::lab::isolated::isolated;
 
 /// A rotation whose new key is published; hosts have the old one.
-struct Begun {
-    lab: Lab,
-    controller: Controller,
-    hosts: Vec<SimHost>,
-    old: String,
+pub(super) struct Begun {
+    pub lab: Lab,
+    pub controller: Controller,
+    pub hosts: Vec<SimHost>,
+    pub old: String,
     /// The password of the old key.
-    held: String,
+    pub held: String,
 }
 
-const DAY: i64 = 24 * 60;
+pub(super) const DAY: i64 = 24 * 60;
 
-fn begun(hosts: usize, expect: usize) -> Begun {
+pub(super) fn begun(hosts: usize, expect: usize) -> Begun {
     let lab = Lab::new(Kind::SecretsManager);
     let mut controller = lab.controller();
     let (_, old, held) = lab.published();
@@ -40,22 +40,22 @@ fn begun(hosts: usize, expect: usize) -> Begun {
 }
 
 impl Begun {
-    fn take(&mut self, index: usize) {
+    pub fn take(&mut self, index: usize) {
         self.lab.takes(&mut self.hosts[index]);
     }
 
-    fn take_all(&mut self) {
+    pub fn take_all(&mut self) {
         (0..self.hosts.len()).for_each(|index| self.take(index));
     }
 
-    fn pass(&self, minutes: i64) {
+    pub fn pass(&self, minutes: i64) {
         self.lab.pass(SignedDuration::from_mins(minutes));
     }
 
     /// More than a day goes by, which is all that the clocks ask for, and the old key lives, for these reasons. (Without a sign of
     /// life a host is silent after eight.)
     #[track_caller]
-    fn is_stopped_by(&mut self, classes: &[&str]) {
+    pub fn is_stopped_by(&mut self, classes: &[&str]) {
         let mut refusals = Vec::new();
         for _ in 0..3 {
             let turned = self.lab.tick(&mut self.controller);
@@ -70,7 +70,7 @@ impl Begun {
 
     /// Nothing stands in the way any more: two days later it is dead.
     #[track_caller]
-    fn ends(&mut self) {
+    pub fn ends(&mut self) {
         for minutes in [0, DAY + 1, 2] {
             self.pass(minutes);
             self.lab.settle(&mut self.controller);
@@ -87,7 +87,7 @@ impl Begun {
         self.lab.writes(&self.hosts[index], &report);
     }
 
-    fn ask(&mut self, what: Ask) {
+    pub fn ask(&mut self, what: Ask) {
         self.lab.ask(&mut self.controller, what);
     }
 }

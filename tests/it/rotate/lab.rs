@@ -22,6 +22,8 @@ use crate::lab::{sample, scratch};
 
 pub const USER: &str = "ses-smtp";
 pub const SECRET: &str = "SESSendSecret";
+/// A further secret with the same key.
+pub const SECOND: &str = "SESSendSecret2";
 pub const PARAMETER: &str = "/ses/credential";
 pub const TABLE: &str = "relaykey";
 
@@ -30,6 +32,16 @@ pub const TABLE: &str = "relaykey";
 pub enum Kind {
     SecretsManager,
     ParameterStore,
+    /// In two secrets and a parameter.
+    ThreePlaces,
+}
+
+/// Where a host reads the key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reads {
+    First,
+    Second,
+    Parameter,
 }
 
 pub struct Lab {
@@ -54,6 +66,7 @@ pub struct SimHost {
     /// Version and key in use.
     pub applied: Option<(String, String)>,
     pub seq: u64,
+    pub reads: Reads,
 }
 
 pub fn host(name: &str) -> SimHost {
@@ -63,6 +76,7 @@ pub fn host(name: &str) -> SimHost {
         host_id: format!("{name:0>32}"),
         applied: None,
         seq: 1,
+        reads: Reads::First,
     }
 }
 
@@ -75,17 +89,49 @@ impl Lab {
         match kind {
             Kind::SecretsManager => drop(lab.moto.secret(SECRET, &login)),
             Kind::ParameterStore => drop(lab.moto.parameter(PARAMETER, &login)),
+            Kind::ThreePlaces => {
+                lab.moto.secret(SECRET, &login);
+                lab.moto.secret(SECOND, &login);
+                lab.moto.parameter(PARAMETER, &login);
+            }
         }
         lab
     }
 
     /// Without a key, and without a secret. `more`: settings of `[credential.rotation]`, and what follows.
     pub fn empty(kind: Kind, more: &str) -> Self {
+        Self::build(kind, None, more)
+    }
+
+    /// With one key, published as an IAM key, and a second region with SES of its own, which knows nothing yet.
+    pub fn with_also(second: &Standin, region: &str) -> Self {
+        let lab = Self::build(Kind::SecretsManager, Some((second, region)), "");
+        let key = lab.make_key();
+        let secret = lab.secret_of(&key).expect("a key");
+        let text = json!({"accessKeyId": key, "secretAccessKey": secret.expose()}).to_string();
+        lab.moto.secret(SECRET, &text);
+        lab.knows(second, region);
+        lab
+    }
+
+    /// SES of this region learns what IAM knows.
+    pub fn knows(&self, standin: &Standin, region: &str) {
+        for (key, _) in self.keys() {
+            let secret = self.secret_of(&key).expect("a key");
+            standin.set_key(&key, &ses_smtp_password(&secret, region));
+        }
+    }
+
+    fn build(kind: Kind, also: Option<(&Standin, &str)>, more: &str) -> Self {
         let moto = Arc::new(Moto::start());
         let standin = Arc::new(Standin::start(Options::default()).expect("a stand-in"));
         let dir = scratch::private("rotate");
         let ca = dir.path().join("ca.pem");
-        fs::write(&ca, standin.ca_pem()).expect("written");
+        fs::write(&ca, standin.ca_pem().to_owned() + also.map_or("", |(second, _)| second.ca_pem())).expect("written");
+        let also = also.map_or_else(String::new, |(second, region)| {
+            let port = second.starttls_port();
+            format!("[[credential.smtp.also]]\nendpoint = \"localhost\"\nport = {port}\nregion = {region:?}\n")
+        });
         let (publish, evidence) = match kind {
             Kind::SecretsManager => (
                 format!("type = \"secrets-manager\"\nsecret = \"{SECRET}\""),
@@ -95,11 +141,19 @@ impl Lab {
                 format!("type = \"parameter-store\"\nparameter = \"{PARAMETER}\""),
                 "type = \"parameter-store\"\npath = \"/relaykey\"".into(),
             ),
+            Kind::ThreePlaces => (
+                format!(
+                    "type = \"secrets-manager\"\nsecret = \"{SECRET}\"\n[[credential.publish]]\n\
+                     type = \"secrets-manager\"\nsecret = \"{SECOND}\"\n[[credential.publish]]\n\
+                     type = \"parameter-store\"\nparameter = \"{PARAMETER}\""
+                ),
+                format!("type = \"dynamodb\"\ntable = \"{TABLE}\""),
+            ),
         };
         let text = format!(
             "config_version = 1\n[aws]\nregion = \"{REGION}\"\nendpoint_url = \"{}\"\n[[credential]]\nname = \"ses\"\n\
              iam_user = \"{USER}\"\n[credential.smtp]\nendpoint = \"localhost\"\nport = {}\ntls = \"starttls\"\n\
-             region = \"{REGION}\"\nca_file = {:?}\ntimeout = \"5s\"\n[[credential.publish]]\n{publish}\n\
+             region = \"{REGION}\"\nca_file = {:?}\ntimeout = \"5s\"\n{also}[[credential.publish]]\n{publish}\n\
              [credential.evidence]\n{evidence}\n[credential.rotation]\n{more}\n",
             moto.endpoint(),
             standin.starttls_port(),
@@ -117,7 +171,7 @@ impl Lab {
             moto,
             _dir: dir,
         };
-        if kind == Kind::SecretsManager {
+        if kind != Kind::ParameterStore {
             lab.make_table(TABLE, &[("principal", "HASH"), ("credential#host_id", "RANGE")]);
         }
         lab
@@ -272,27 +326,40 @@ impl Lab {
 
     /// What is published: version, key, password.
     pub fn published(&self) -> (String, String, String) {
-        let (version, text) = match self.kind {
-            Kind::SecretsManager => {
-                let input = json!({"SecretId": SECRET, "VersionStage": "AWSCURRENT"});
-                let got = self.moto.call("secretsmanager.GetSecretValue", input);
-                (got["VersionId"].clone(), got["SecretString"].clone())
-            }
-            Kind::ParameterStore => {
+        self.published_at(Reads::First)
+    }
+
+    /// The same, as whoever reads this place finds it.
+    pub fn published_at(&self, reads: Reads) -> (String, String, String) {
+        let secret = |name: &str| {
+            let input = json!({"SecretId": name, "VersionStage": "AWSCURRENT"});
+            let got = self.moto.call("secretsmanager.GetSecretValue", input);
+            (got["VersionId"].clone(), got["SecretString"].clone())
+        };
+        let (version, text) = match (reads, self.kind) {
+            (Reads::Parameter, _) | (Reads::First, Kind::ParameterStore) => {
                 let input = json!({"Name": PARAMETER, "WithDecryption": true});
                 let got = self.moto.call("AmazonSSM.GetParameter", input)["Parameter"].clone();
                 (json!(got["Version"].to_string()), got["Value"].clone())
             }
+            (Reads::First, _) => secret(SECRET),
+            (Reads::Second, _) => secret(SECOND),
         };
-        let (key, password) = text.as_str().expect("a text").split_once(':').expect("a pair");
-        (version.as_str().expect("an id").into(), key.into(), password.into())
+        let (version, text) = (version.as_str().expect("an id"), text.as_str().expect("a text"));
+        if let Ok(fields) = serde_json::from_str::<Value>(text) {
+            let secret = Secret::new(fields["secretAccessKey"].as_str().expect("a secret").into());
+            let password = ses_smtp_password(&secret, REGION).expose().to_owned();
+            return (version.into(), fields["accessKeyId"].as_str().expect("an id").into(), password);
+        }
+        let (key, password) = text.split_once(':').expect("a pair");
+        (version.into(), key.into(), password.into())
     }
 
     // ------------------------------------------------------------ hosts
 
     /// The host takes what is published, and says so with proof.
     pub fn takes(&self, host: &mut SimHost) {
-        let (version, key, password) = self.published();
+        let (version, key, password) = self.published_at(host.reads);
         host.applied = Some((version, key));
         let report = self.report(host, ReportOutcome::Confirmed, &password);
         self.writes(host, &report);
@@ -323,7 +390,7 @@ impl Lab {
     /// Writes a report where the host's agent would.
     pub fn writes(&self, host: &SimHost, report: &Report) {
         match self.kind {
-            Kind::SecretsManager => {
+            Kind::SecretsManager | Kind::ThreePlaces => {
                 let item = self.item(host, report);
                 self.moto.call("DynamoDB_20120810.PutItem", json!({"TableName": TABLE, "Item": item}));
             }
@@ -350,7 +417,9 @@ impl Lab {
     /// Everything that stands in the table, or below the path.
     pub fn everything(&self) -> String {
         match self.kind {
-            Kind::SecretsManager => self.moto.call("DynamoDB_20120810.Scan", json!({"TableName": TABLE})).to_string(),
+            Kind::SecretsManager | Kind::ThreePlaces => {
+                self.moto.call("DynamoDB_20120810.Scan", json!({"TableName": TABLE})).to_string()
+            }
             Kind::ParameterStore => {
                 let input = json!({"Path": "/relaykey", "Recursive": true});
                 self.moto.call("AmazonSSM.GetParametersByPath", input).to_string()

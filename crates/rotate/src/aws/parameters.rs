@@ -61,7 +61,7 @@ impl ParameterAt {
             values.extend(text.map(|text| (id, text)));
         }
         let store = Store { kind: StoreKind::ParameterStore, versions };
-        Ok(Seen { store, arn: self.parameter.clone(), values })
+        Ok(Seen { store, arn: self.parameter.clone(), values, behind: Vec::new(), further: Vec::new() })
     }
 
     async fn history(&self) -> Result<Vec<ParameterHistory>, CallFailed> {

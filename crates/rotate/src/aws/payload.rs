@@ -7,13 +7,69 @@ use serde_json::{Map, Value};
 use crate::config::Form;
 use crate::facts::KeyId;
 
+/// What is known of a key whose login is put somewhere.
+#[derive(Clone, Copy)]
+pub enum Held<'a> {
+    /// Its secret access key, from which every region's password is derived.
+    Key(&'a Secret),
+    /// The SMTP password of one region alone.
+    Password(&'a Secret),
+}
+
+impl Held<'_> {
+    fn password(self, region: Option<&str>) -> Result<Secret, Fault> {
+        match self {
+            Held::Password(password) => Ok(password.clone()),
+            Held::Key(secret) => region.map(|region| ses_smtp_password(secret, region)).ok_or_else(|| {
+                Fault::new(
+                    Class::Configuration,
+                    "no SES region is known, so no SMTP password can be derived from the new key",
+                    "set `region` in [credential.smtp], or form = \"iam-key\" in [[credential.publish]]",
+                )
+            }),
+        }
+    }
+
+    fn secret(self) -> Result<Secret, Fault> {
+        match self {
+            Held::Key(secret) => Ok(secret.clone()),
+            Held::Password(_) => Err(Fault::new(
+                Class::Configuration,
+                "the first place has an SMTP password, from which no secret access key can be made for a further one",
+                "publish first where the form is iam-key: put that [[credential.publish]] first, or give the first form = \"iam-key\"",
+            )),
+        }
+    }
+}
+
+/// The same login in the form of another place. `from`: a value that holds it.
+pub fn copied(form: Form, before: Option<&str>, from: &Secret, region: Option<&str>) -> Result<Secret, Fault> {
+    let login = parse(from).ok_or_else(|| {
+        let what = "the value to be copied is no login whose user name is an access key id";
+        Fault::new(Class::Configuration, what, "`relaykey-rotate check` says what is published")
+    })?;
+    let fields = serde_json::from_str::<Map<String, Value>>(from.expose().trim()).unwrap_or_default();
+    let secret = IAM.iter().find_map(|(_, secret)| fields.get(*secret)?.as_str());
+    let secret = secret.map(|secret| Secret::new(secret.to_owned()));
+    let key = KeyId::new(login.username());
+    match secret {
+        Some(secret) => compose(form, before, &key, Held::Key(&secret), region),
+        None => {
+            let ready = login.login("", region).map_err(|e| {
+                Fault::new(Class::Configuration, e.to_string(), "`relaykey-rotate check` says what is published")
+            })?;
+            compose(form, before, &key, Held::Password(&ready.password), region)
+        }
+    }
+}
+
 /// The value that is published for a new key. `before`: what is published now, whose form and other JSON keys stay. `region`:
 /// whose SMTP password a ready login has.
 pub fn compose(
     form: Form,
     before: Option<&str>,
     key: &KeyId,
-    secret: &Secret,
+    held: Held,
     region: Option<&str>,
 ) -> Result<Secret, Fault> {
     let fields = before.and_then(|text| serde_json::from_str::<Map<String, Value>>(text.trim()).ok());
@@ -21,27 +77,19 @@ pub fn compose(
     let has = |(user, password): &&(&str, &str)| fields.contains_key(*user) && fields.contains_key(*password);
     let (ready, iam) = (READY.iter().find(has), IAM.iter().find(has));
     let form = match (form, before) {
+        (Form::Keep, None) if matches!(held, Held::Password(_)) => Form::Pair,
         (Form::Keep, None) => Form::IamKey,
         (Form::Keep, Some(_)) if ready.is_some() => Form::Json,
         (Form::Keep, Some(_)) if iam.is_some() => Form::IamKey,
         (Form::Keep, Some(_)) => Form::Pair,
         (form, _) => form,
     };
-    let password = || {
-        region.map(|region| ses_smtp_password(secret, region)).ok_or_else(|| {
-            Fault::new(
-                Class::Configuration,
-                "no SES region is known, so no SMTP password can be derived from the new key",
-                "set `region` in [credential.smtp], or form = \"iam-key\" in [[credential.publish]]",
-            )
-        })
-    };
     let (names, held) = match form {
         Form::Pair | Form::Keep => {
-            return Ok(Secret::new(format!("{key}:{}", password()?.expose())));
+            return Ok(Secret::new(format!("{key}:{}", held.password(region)?.expose())));
         }
-        Form::Json => (ready.unwrap_or(&READY[0]), password()?),
-        Form::IamKey => (iam.unwrap_or(&IAM[0]), secret.clone()),
+        Form::Json => (ready.unwrap_or(&READY[0]), held.password(region)?),
+        Form::IamKey => (iam.unwrap_or(&IAM[0]), held.secret()?),
     };
     let mut fields = fields;
     // Converted: the names of the form before would be a second login.
@@ -67,7 +115,7 @@ mod tests {
 
     fn composed(form: Form, before: Option<&str>) -> String {
         let secret = Secret::new(SECRET.into());
-        let made = compose(form, before, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), &secret, Some("eu-west-1"));
+        let made = compose(form, before, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), Held::Key(&secret), Some("eu-west-1"));
         made.expect("composed").expose().to_owned()
     }
 
@@ -106,12 +154,31 @@ mod tests {
         );
     }
 
+    /// A further place keeps its own form; what is derived for one region is not turned back into a key.
+    #[test]
+    fn a_copy_has_the_form_of_its_own_place() {
+        let id = "AKIAIOSFODNN7EXAMPLE";
+        let password = ses_smtp_password(&Secret::new(SECRET.into()), "eu-west-1").expose().to_owned();
+        let iam = Secret::new(format!(r#"{{"accessKeyId": "{id}", "secretAccessKey": "{SECRET}"}}"#));
+        let pair = Secret::new(format!("{id}:{password}"));
+        let copied =
+            |before, from| copied(Form::Keep, before, from, Some("eu-west-1")).map(|text| text.expose().to_owned());
+        let of_a_pair = Some("AKIAOLDOLDOLDOLDOLD1:old");
+        let of_a_key = Some(r#"{"AccessKeyId": "AKIAOLD", "SecretAccessKey": "old", "note": "x"}"#);
+        assert_eq!(copied(of_a_pair, &iam).unwrap(), pair.expose());
+        assert_eq!(copied(None, &pair).unwrap(), pair.expose());
+        let as_key: Value = serde_json::from_str(&copied(of_a_key, &iam).unwrap()).unwrap();
+        assert_eq!(as_key, serde_json::json!({"AccessKeyId": id, "SecretAccessKey": SECRET, "note": "x"}));
+        let refused = copied(of_a_key, &pair).expect_err("no key in it");
+        assert!(refused.fix.contains("iam-key") && !format!("{refused:?}").contains(&password));
+    }
+
     #[test]
     fn without_a_region_there_is_no_password_and_the_error_has_no_secret() {
         let secret = Secret::new(SECRET.into());
-        let error =
-            compose(Form::Pair, None, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), &secret, None).expect_err("no region");
+        let error = compose(Form::Pair, None, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), Held::Key(&secret), None)
+            .expect_err("no region");
         assert!(!format!("{error:?}").contains(SECRET) && error.fix.contains("region"));
-        assert!(compose(Form::IamKey, None, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), &secret, None).is_ok());
+        assert!(compose(Form::IamKey, None, &KeyId::new("AKIAIOSFODNN7EXAMPLE"), Held::Key(&secret), None).is_ok());
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::types::StatusType;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use relaykey_core::credential::Secret;
 
 use super::store::Seen;
 use super::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
-use crate::facts::{CURRENT, KeyId, PENDING, Store, StoreKind, Value, Version, VersionId};
+use crate::facts::{CURRENT, KeyId, PENDING, Replica, Store, StoreKind, Value, Version, VersionId};
 
 /// Of versions without a label so many are read, the newest, where the old key's value is looked for.
 const UNLABELLED: usize = 5;
@@ -52,6 +53,12 @@ impl SecretAt {
             return Err(CallFailed { kind: FailKind::SecretDeleting, fault: Box::new(fault) });
         }
         let arn = described.arn.ok_or_else(|| incomplete(&about, "ARN"))?;
+        let replicas = described.replication_status.unwrap_or_default().into_iter();
+        let behind = replicas.filter(|replica| replica.status != Some(StatusType::InSync)).map(|replica| Replica {
+            failed: replica.status == Some(StatusType::Failed),
+            region: replica.region.unwrap_or_default(),
+        });
+        let behind = behind.collect();
         let labels = described.version_ids_to_stages.unwrap_or_default();
         let mut versions: Vec<Version> = self.listed().await?;
         for (id, stages) in labels {
@@ -74,7 +81,8 @@ impl SecretAt {
         }
         // What was not read is nobody's business here.
         versions.retain(|version| !version.labels.is_empty() || values.contains_key(&version.id));
-        Ok(Seen { store: Store { kind: StoreKind::SecretsManager, versions }, arn, values })
+        let store = Store { kind: StoreKind::SecretsManager, versions };
+        Ok(Seen { store, arn, values, behind, further: Vec::new() })
     }
 
     /// Without their values, and with the labels that the listing gives.

@@ -8,19 +8,29 @@ use sha2::{Digest as _, Sha256};
 use super::parameters::ParameterAt;
 use super::secret::SecretAt;
 use super::{CallFailed, payload};
-use crate::facts::{KeyId, Store, Value, VersionId};
+use crate::facts::{KeyId, Replica, Store, Value, VersionId};
 
 /// One look at it. Values stay in memory, for as long as a look does.
 pub struct Seen {
     pub store: Store,
     pub arn: String,
     pub values: BTreeMap<VersionId, Secret>,
+    /// Replicas that are not in sync.
+    pub behind: Vec<Replica>,
+    /// The further places, in the order of the configuration.
+    pub further: Vec<Seen>,
 }
 
 impl Seen {
     /// A version's login.
     pub fn payload(&self, version: &VersionId) -> Option<Payload> {
         payload::parse(self.values.get(version)?)
+    }
+
+    /// The login that any place gives under this id, with this user name: ids of parameters are numbers, and the same everywhere.
+    pub fn login_of(&self, version: &VersionId, key: &KeyId) -> Option<Payload> {
+        let mut places = std::iter::once(self).chain(&self.further);
+        places.find_map(|seen| seen.payload(version).filter(|payload| payload.username() == key.as_str()))
     }
 
     /// What a text is, as a value of the store.

@@ -168,7 +168,7 @@ pub(super) fn controller(config: &Config, credential: &Credential) -> Value {
     });
     if !parameters.is_empty() {
         let actions = ["ssm:GetParameterHistory", "ssm:PutParameter"];
-        statements.push(statement("Publish", &actions, parameters));
+        statements.push(statement("PublishParameter", &actions, parameters));
         // It takes no resource.
         statements.push(statement("PublishAsBefore", &["ssm:DescribeParameters"], "*"));
     }
@@ -213,7 +213,7 @@ fn host(credential: &Credential, layout: u8, name: Option<&str>) -> Value {
         PublishPlace::SecretsManager { .. } => None,
     });
     if !parameters.is_empty() {
-        statements.push(statement("Key", &["ssm:GetParameter", "ssm:GetParameterHistory"], parameters));
+        statements.push(statement("KeyInParameter", &["ssm:GetParameter", "ssm:GetParameterHistory"], parameters));
     }
     match &credential.evidence {
         EvidenceConfig::DynamoDb { table, principal, aws } => {
@@ -371,5 +371,21 @@ mod tests {
             }
         }
         assert_eq!(calls, allowed);
+    }
+
+    /// IAM refuses a policy with two statements of one name: a key may be published in a secret and in a parameter.
+    #[test]
+    fn each_statement_has_a_name_of_its_own() {
+        let config = example();
+        let mut credential = config.credentials[0].clone();
+        let place = Place::ParameterStore { parameter: "/ses".into() };
+        credential.publish.push(crate::config::Publish { place, ..credential.publish[0].clone() });
+        let keys = ["arn:aws:kms:eu-west-1:123456789012:key/k".to_owned()];
+        for mut policy in [controller(&config, &credential), host(&credential, 2, None)] {
+            policy["Statement"].as_array_mut().expect("statements").push(kms(&credential, Who::Host, &keys));
+            let statements = policy["Statement"].as_array().expect("statements");
+            let names: std::collections::BTreeSet<_> = statements.iter().map(|one| one["Sid"].to_string()).collect();
+            assert_eq!(names.len(), statements.len(), "{policy:#}");
+        }
     }
 }

@@ -129,7 +129,8 @@ impl Options {
 
     /// It may come to a point where a person is needed. Nowhere else may it.
     pub fn may_need_a_person(&self) -> bool {
-        let of_hosts = self.unknown_user || self.busy || self.has(May::CanaryFails) || self.ses_never;
+        let of_hosts =
+            self.hosts == 0 || self.unknown_user || self.busy || self.has(May::CanaryFails) || self.ses_never;
         of_hosts || matches!(self.group(), Group::Persons | Group::Record)
     }
 
@@ -194,6 +195,7 @@ pub fn setups() -> Vec<(&'static str, bool, Options)> {
     let of = Options::of;
     let two = |options: Options| Options { controllers: 2, minutes: true, ..options };
     vec![
+        ("no host", true, of(0, &[(Crash, 1)])),
         ("plain", true, of(2, &[])),
         ("killed", true, of(2, &[(Crash, 1)])),
         ("killed, stale labels", false, Options { stale: true, ..of(2, &[(Crash, 1)]) }),

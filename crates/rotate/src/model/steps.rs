@@ -731,6 +731,7 @@ fn pack(action: &Action) -> Act {
         Action::Promote { from, version, key } => {
             Act::Promote { from: from.as_ref().map_or(-1, v), version: v(version), key: k(key) }
         }
+        Action::CopyTo { .. } | Action::PromoteAt { .. } => unreachable!("the model has one place"),
         Action::RecordPublished { version, key } => Act::RecordPublished { version: v(version), key: k(key) },
         Action::Intend { key } => Act::Intend { key: k(key) },
         Action::Deactivate { key, why } => Act::Deactivate { key: k(key), leftover: *why == WhyGone::Leftover },

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::evidence::Verdict;
-use crate::facts::{HostName, KeyId, LoginReply, VersionId};
+use crate::facts::{HostName, KeyId, LoginReply, PlaceName, VersionId};
 use crate::refusal::Refusal;
 
 /// One thing to do, about ids out of the facts.
@@ -51,6 +51,21 @@ pub enum Action {
     },
     /// Only if AWSCURRENT still is what it was.
     Promote {
+        from: Option<VersionId>,
+        version: VersionId,
+        key: KeyId,
+    },
+    /// The login of this version of the first place is put in another one, under AWSPENDING. `publishes`: what is put there is
+    /// published with that.
+    CopyTo {
+        place: PlaceName,
+        from: VersionId,
+        key: KeyId,
+        publishes: bool,
+    },
+    /// As [`Action::Promote`], in another place.
+    PromoteAt {
+        place: PlaceName,
         from: Option<VersionId>,
         version: VersionId,
         key: KeyId,
@@ -187,6 +202,8 @@ pub enum Reason {
         until: Timestamp,
     },
     /// 7a
+    /// It is to be there before it is published anywhere, or it is published elsewhere already.
+    NotEverywhere(PlaceName),
     Verified(VersionId),
     PromotedBefore(VersionId),
     CanaryOver(VersionId),

@@ -1,9 +1,10 @@
 //! Rules 5 to 7a: from a new key to what hosts take.
 
-use super::{Action, OwnLogins, Part, Purpose, Reason, Refusal, RuleInput, StoreKind, Turn, act, log_in, wait};
+use super::{Action, OwnLogins, RuleInput, Part, Purpose, Reason, Refusal, StoreKind, Turn, act, add, log_in, wait};
 use crate::evidence::{Verdict, verdict};
-use crate::facts::{KeyId, KeyStatus, Value, Version};
+use crate::facts::{CURRENT, Further, KeyId, KeyStatus, PENDING, Replica, Value, Version, VersionId};
 use crate::policy::{EMPTY_PENDING, UNANSWERED};
+use crate::refusal::AtPlace;
 use crate::retire;
 
 /// A new key of mine is not stored yet. Within the lease it is put, later its secret is forgotten: another one may have begun
@@ -142,6 +143,101 @@ pub(super) fn rule_7(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Tu
     let soak = look.record.soak.as_ref().filter(|soak| soak.version == pending.id);
     let until = soak.map_or(look.now, |soak| soak.at) + look.policy.canary_soak;
     if until > look.now { wait(Reason::CanarySoaks { until }) } else { None }
+}
+
+/// AWSPENDING of a further place, where that is not AWSCURRENT too.
+fn pending_at(further: &Further) -> Option<&Version> {
+    let current = further.store.labelled(CURRENT);
+    further.store.labelled(PENDING).filter(|pending| current.is_none_or(|current| current.id != pending.id))
+}
+
+/// Why nothing may be put there. What Secrets Manager or somebody else is at work on stays theirs; and what was never ours is not
+/// written over.
+fn in_the_way(look: &RuleInput, further: &Further) -> Option<AtPlace> {
+    let of_this_user = further.key().is_some_and(|key| look.status(key).is_some());
+    let empty = further.store.labelled(CURRENT).is_none_or(|current| current.value == Value::Empty);
+    if !of_this_user && !empty && look.record.copied_to(&further.place).is_none() {
+        return Some(AtPlace::NotOurs);
+    }
+    let pending = pending_at(further).filter(|_| further.store.kind == StoreKind::SecretsManager)?;
+    let theirs = match &pending.value {
+        Value::Login(key) => look.status(key) == Some(KeyStatus::Active) && !is_ours(look, pending, key),
+        Value::Empty => pending.created + EMPTY_PENDING > look.now,
+        Value::Unreadable => true,
+    };
+    theirs.then_some(AtPlace::PendingForeign)
+}
+
+/// The same, as a refusal.
+pub(super) fn refused_at(look: &RuleInput, further: &Further) -> Option<Refusal> {
+    in_the_way(look, further).map(|why| Refusal::NotEverywhere { place: further.place.clone(), why })
+}
+
+/// The login of this version is put in a further place.
+fn copy(look: &RuleInput, further: &Further, from: &VersionId, key: &KeyId) -> Result<Turn, Refusal> {
+    let place = || further.place.clone();
+    if let Some(refusal) = refused_at(look, further) {
+        return Err(refusal);
+    }
+    let publishes = further.store.kind == StoreKind::ParameterStore || further.store.labelled(CURRENT).is_none();
+    let action = Action::CopyTo { place: place(), from: from.clone(), key: key.clone(), publishes };
+    Ok(Turn::Act(action, Reason::NotEverywhere(place())))
+}
+
+/// AWSPENDING is verified: it is put wherever the key is published, before it is published anywhere. Where one place cannot take
+/// it, none gets it. Replicas come after their secret by themselves.
+pub(super) fn staged_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let (pending, key) = pending(look).filter(|(pending, key)| is_ours(look, pending, key))?;
+    // What is put in a parameter, or in an empty secret, is published with that.
+    let stages = |further: &&Further| {
+        further.store.kind == StoreKind::SecretsManager && further.store.labelled(CURRENT).is_some()
+    };
+    let mut refused = Vec::new();
+    for further in look.facts.further.iter().filter(stages) {
+        if further.store.with_key(key).is_some() {
+            continue;
+        }
+        match copy(look, further, &pending.id, key) {
+            Ok(turn) => return Some(turn),
+            Err(refusal) => refused.push(refusal),
+        }
+    }
+    let replica = |behind: &Replica| Refusal::ReplicaBehind { region: behind.region.clone(), failed: behind.failed };
+    refused.extend(look.facts.behind.iter().map(replica));
+    let stopped = !refused.is_empty();
+    add(refusals, refused);
+    if stopped { wait(Reason::Refused) } else { None }
+}
+
+/// It is published in the first place: all others follow, also where whoever began that was killed.
+pub(super) fn published_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
+    let published = look.record.published.as_ref().filter(|_| retire::published_is_current(look.facts))?;
+    if look.status(&published.key) != Some(KeyStatus::Active) || look.record.is_revoked(&published.key) {
+        return None;
+    }
+    for further in look.facts.further.iter().filter(|further| further.key() != Some(&published.key)) {
+        let (place, key) = (further.place.clone(), published.key.clone());
+        if retire::was_moved(look.record, further) {
+            add(refusals, [Refusal::NotEverywhere { place, why: AtPlace::Moved }]);
+            continue;
+        }
+        if in_the_way(look, further) == Some(AtPlace::NotOurs) {
+            add(refusals, [Refusal::NotEverywhere { place, why: AtPlace::NotOurs }]);
+            continue;
+        }
+        let current = further.store.labelled(CURRENT);
+        let there = further.store.with_key(&key).zip(current);
+        if let Some((version, current)) = there.filter(|_| further.store.kind == StoreKind::SecretsManager) {
+            let (from, version) = (Some(current.id.clone()), version.id.clone());
+            let action = Action::PromoteAt { place: place.clone(), from, version, key };
+            return act(action, Reason::NotEverywhere(place));
+        }
+        match copy(look, further, &published.version, &key) {
+            Ok(turn) => return Some(turn),
+            Err(refusal) => add(refusals, [refusal]),
+        }
+    }
+    None
 }
 
 /// Verified, and soaked: promoted. Or it was promoted, and whoever did it was killed before it could be written down.

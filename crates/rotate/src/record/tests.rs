@@ -24,6 +24,8 @@ fn facts(keys: Vec<crate::facts::Key>, record: &ControlRecord) -> Facts {
         me: "a".into(),
         keys,
         store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
+        further: Vec::new(),
+        behind: Vec::new(),
         fleet: Vec::new(),
         gone: Vec::new(),
         record: record.clone(),
@@ -97,6 +99,8 @@ fn with_fleet(record: &ControlRecord, fleet: Vec<crate::facts::Host>) -> Facts {
         me: "a".into(),
         keys: Vec::new(),
         store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
+        further: Vec::new(),
+        behind: Vec::new(),
         fleet,
         gone: Vec::new(),
         record: record.clone(),
@@ -295,4 +299,31 @@ fn the_soak_begins_when_we_see_that_every_canary_has_it() {
     assert_eq!(soak(Proved::True, 5), Some(now()));
     assert_eq!(soak(Proved::False, 6), None);
     assert_eq!(soak(Proved::True, 7), Some(now() + mins(7)));
+}
+
+#[test]
+fn a_further_place_is_known_by_what_it_was_seen_to_give() {
+    use crate::facts::{Further, PlaceName, Store, StoreKind, Value, Version};
+    let id = KeyId::new("NEW");
+    let mut record = ControlRecord::new("ses");
+    record.published = Some(Published { version: VersionId::new("v2"), key: id.clone(), at: now() });
+    let mut facts = facts(vec![key(&id, KeyStatus::Active)], &record);
+    let gives = |key: &str| {
+        let (id, value) = (VersionId::new("f1"), Value::Login(KeyId::new(key)));
+        let versions = vec![Version { id, created: now(), labels: vec![CURRENT.into()], value }];
+        Further { place: PlaceName::new("b"), store: Store { kind: StoreKind::SecretsManager, versions } }
+    };
+    let moved = |facts: &mut Facts, key: &str| {
+        facts.further = vec![gives(key)];
+        take_in(facts, &policy(), now());
+        retire::was_moved(&facts.record, &facts.further[0])
+    };
+    assert!(!moved(&mut facts, "OLD"), "it is behind");
+    assert!(!moved(&mut facts, "NEW"));
+    assert!(moved(&mut facts, "OLD"), "somebody moved it");
+    facts.record.published.as_mut().unwrap().key = KeyId::new("NEXT");
+    assert!(!moved(&mut facts, "NEW"), "the next one is published elsewhere");
+    // A record of an earlier release has none of it.
+    let text = serde_json::to_string(&ControlRecord::new("ses")).unwrap();
+    assert!(!text.contains("copies"));
 }

@@ -82,17 +82,23 @@ impl Controller {
             }
             rights
         };
+        let further = self.also.iter().map(|further| &further.store);
+        let further = further.zip(look.facts.further.iter().map(|further| &further.store));
+        let stores: Vec<_> = std::iter::once((&self.store, &look.facts.store)).chain(further).collect();
         let store = async {
-            match &self.store {
-                _ if unseen(Part::Store) => None,
-                StoreAt::Secret(secret) => {
-                    let asked = secret.label(NO_LABEL, Some(&VersionId::new(NO_VERSION)), None, &until).await;
-                    Some(right("secretsmanager:UpdateSecretVersionStage", asked))
+            let mut rights = Vec::new();
+            for (store, facts) in stores.iter().filter(|_| !unseen(Part::Store)) {
+                match store {
+                    StoreAt::Secret(secret) => {
+                        let asked = secret.label(NO_LABEL, Some(&VersionId::new(NO_VERSION)), None, &until).await;
+                        rights.push(right("secretsmanager:UpdateSecretVersionStage", asked));
+                    }
+                    // One that is not there would be made.
+                    StoreAt::Parameter(_) if facts.versions.is_empty() => {}
+                    StoreAt::Parameter(at) => rights.push(right("ssm:PutParameter", at.ask_to_put().await)),
                 }
-                // One that is not there would be made.
-                StoreAt::Parameter(_) if look.facts.store.versions.is_empty() => None,
-                StoreAt::Parameter(at) => Some(right("ssm:PutParameter", at.ask_to_put().await)),
             }
+            rights
         };
         let place = async {
             match &self.place {
@@ -105,10 +111,12 @@ impl Controller {
                 _ => None,
             }
         };
-        match &self.store {
-            StoreAt::Secret(_) => untried.push("secretsmanager:PutSecretValue"),
-            StoreAt::Parameter(_) if look.facts.store.versions.is_empty() => untried.push("ssm:PutParameter"),
-            StoreAt::Parameter(_) => {}
+        for (store, facts) in &stores {
+            let untried_there = match store {
+                StoreAt::Secret(_) => Some("secretsmanager:PutSecretValue"),
+                StoreAt::Parameter(_) => Some("ssm:PutParameter").filter(|_| facts.versions.is_empty()),
+            };
+            untried.extend(untried_there.filter(|action| !untried.contains(action)));
         }
         match &self.place {
             ReportsPlace::Table(_) => untried.push("dynamodb:BatchWriteItem"),

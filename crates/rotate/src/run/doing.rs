@@ -5,11 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use relaykey_core::fault::{Class, Fault};
 
-use super::{Controller, LOGINS, Look, NewKey, TRIES};
+use super::{Controller, FurtherAt, LOGINS, Look, NewKey, TRIES};
 use crate::audit::AuditEntry;
+use crate::aws::payload::Held;
 use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{CallFailed, FailKind, Until, logins, payload};
-use crate::facts::{CURRENT, Facts, KeyId, KeyStatus, LoginReply, PENDING, VersionId};
+use crate::facts::{CURRENT, Facts, KeyId, KeyStatus, LoginReply, PENDING, PlaceName, VersionId};
 use crate::hosts::Kept;
 use crate::plan::{Action, Outcome, Purpose, plan};
 use crate::record::ControlRecord;
@@ -224,35 +225,53 @@ impl Controller {
                 (None, _) => Called::failed(gone(&format!("version {from}"))),
             },
             Action::LogIn { key, .. } => self.log_in(key, facts, seen).await,
-            Action::TakeOff { version, .. } => self.label(PENDING, Some(version), None, until).await,
+            Action::TakeOff { version, .. } => label(&self.store, PENDING, Some(version), None, until).await,
             Action::Label { version, label } => {
                 let from = facts.store.labelled(label).map(|version| version.id.clone());
-                self.label(label, from.as_ref(), Some(version), until).await
+                self::label(&self.store, label, from.as_ref(), Some(version), until).await
             }
-            Action::Unlabel { version, label } => self.label(label, Some(version), None, until).await,
-            Action::Promote { from, version, .. } => {
-                let promoted = self.label(CURRENT, from.as_ref(), Some(version), until).await;
-                if promoted.outcome == Outcome::Done {
-                    // It has done its work. Where it stays, it is known as over.
-                    let _ = self.label(PENDING, Some(version), None, until).await;
-                }
-                promoted
-            }
+            Action::Unlabel { version, label } => self::label(&self.store, label, Some(version), None, until).await,
+            Action::Promote { from, version, .. } => promote(&self.store, from.as_ref(), version, until).await,
+            Action::PromoteAt { place, from, version, .. } => match self.further(place, seen) {
+                Some((at, _)) => promote(&at.store, from.as_ref(), version, until).await,
+                None => Called::failed(gone(&place.to_string())),
+            },
+            Action::CopyTo { .. } => self.copy(action, seen, facts.record.fence, until).await,
             Action::RecordPublished { .. } | Action::Intend { .. } | Action::RecordProvedDead { .. } => {
                 Called::done(Outcome::Done)
             }
         }
     }
 
-    async fn label(&self, label: &str, from: Option<&VersionId>, to: Option<&VersionId>, until: &Until) -> Called {
-        match &self.store {
-            StoreAt::Secret(secret) => Called::of(secret.label(label, from, to, until).await, |()| Outcome::Done),
-            StoreAt::Parameter(_) => Called::failed(Fault::new(
-                Class::Unsupported,
-                "Parameter Store has no labels that could be moved so",
-                "do without `canary`, or publish in Secrets Manager",
-            )),
-        }
+    /// A further place, and what was seen there.
+    fn further<'a>(&'a self, place: &PlaceName, seen: &'a Seen) -> Option<(&'a FurtherAt, &'a Seen)> {
+        self.also.iter().zip(&seen.further).find(|(at, _)| at.place == *place)
+    }
+
+    /// What this version of the first place holds, in a further one, in the form that this has. Each time under a token of its own:
+    /// one that is known moves no label.
+    async fn copy(&self, what: &Action, seen: &Seen, fence: u64, until: &Until) -> Called {
+        let Action::CopyTo { place, from, key, publishes } = what else {
+            return Called::failed(gone("a copy"));
+        };
+        let Some(((at, there), text)) = self.further(place, seen).zip(seen.values.get(from)) else {
+            return Called::failed(gone(&format!("{place}, or version {from}")));
+        };
+        let before = there.store.labelled(CURRENT).and_then(|version| there.values.get(&version.id));
+        let region = self.smtp.ses_region();
+        let text = match payload::copied(at.form, before.map(|text| text.expose()), text, region.as_deref()) {
+            Ok(text) => text,
+            Err(fault) => return Called::failed(fault),
+        };
+        let token = at.store.fresh_token(there, key, fence, self.hooks.now());
+        let put = match &at.store {
+            StoreAt::Secret(secret) => {
+                let label = if *publishes { CURRENT } else { PENDING };
+                secret.put(&token.expect("a secret takes one"), &text, label, until).await
+            }
+            StoreAt::Parameter(parameter) => parameter.put(&text, until).await,
+        };
+        Called::of(put, |version| if *publishes { Outcome::Published(version) } else { Outcome::Done })
     }
 
     /// The new key, from memory, in the form of what is published now.
@@ -294,7 +313,7 @@ impl Controller {
         let new = self.unstored.as_ref().filter(|new| new.id == *key).ok_or_else(|| gone(&format!("the key {key}")))?;
         let current = seen.store.labelled(CURRENT).and_then(|version| seen.values.get(&version.id));
         let region = self.smtp.ses_region();
-        payload::compose(self.form, current.map(|text| text.expose()), key, &new.secret, region.as_deref())
+        payload::compose(self.form, current.map(|text| text.expose()), key, Held::Key(&new.secret), region.as_deref())
     }
 
     /// With what hosts would make of it: of the newest version that has it, or from memory.
@@ -324,6 +343,34 @@ impl Controller {
         let fault = replies.faults.into_iter().next();
         Called { outcome: Outcome::logged_in(&said_each), said: replies.said.join("; "), fault }
     }
+}
+
+/// Moves a label in this place.
+async fn label(
+    store: &StoreAt,
+    label: &str,
+    from: Option<&VersionId>,
+    to: Option<&VersionId>,
+    until: &Until,
+) -> Called {
+    match store {
+        StoreAt::Secret(secret) => Called::of(secret.label(label, from, to, until).await, |()| Outcome::Done),
+        StoreAt::Parameter(_) => Called::failed(Fault::new(
+            Class::Unsupported,
+            "Parameter Store has no labels that could be moved so",
+            "do without `canary`, or publish in Secrets Manager",
+        )),
+    }
+}
+
+/// Makes a version AWSCURRENT where that still is what it was.
+async fn promote(store: &StoreAt, from: Option<&VersionId>, version: &VersionId, until: &Until) -> Called {
+    let promoted = label(store, CURRENT, from, Some(version), until).await;
+    if promoted.outcome == Outcome::Done {
+        // AWSPENDING has done its work. Where it stays, it is known as over.
+        let _ = label(store, PENDING, Some(version), None, until).await;
+    }
+    promoted
 }
 
 /// Is anything called, so that it has to be told beforehand?

@@ -1,6 +1,7 @@
 //! One look: keys, store, hosts and our record become facts, and facts a decision. What could not be seen is a gap, with AWS's
 //! words beside it.
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use relaykey_core::fault::Fault;
 
@@ -8,7 +9,7 @@ use super::{Controller, Look};
 use crate::aws::store::Seen;
 use crate::aws::{CallFailed, FailKind};
 use crate::evidence;
-use crate::facts::{CURRENT, Facts, Gap, KeyId, PENDING, Part, Store, StoreKind, VersionId};
+use crate::facts::{CURRENT, Facts, Further, Gap, KeyId, PENDING, Part, Store, StoreKind, VersionId};
 use crate::hosts::Read;
 use crate::plan::plan;
 use crate::record::{self, ControlRecord};
@@ -16,8 +17,15 @@ use crate::record::{self, ControlRecord};
 impl Controller {
     /// `pins`: who owns a name is remembered.
     pub(super) async fn looked(&mut self, record: ControlRecord, now: Timestamp, pins: bool) -> (Look, Option<Seen>) {
-        let (keys, seen, read) =
-            tokio::join!(self.keys.list(), self.store.look(record.old.as_ref()), self.place.read());
+        let published = record.published.as_ref().map(|published| &published.key);
+        let stores = async {
+            let further = self.also.iter().map(|further| further.store.look(published));
+            let (seen, further) = tokio::join!(self.store.look(record.old.as_ref()), join_all(further));
+            let mut seen = seen?;
+            seen.further = further.into_iter().collect::<Result<_, _>>()?;
+            Ok(seen)
+        };
+        let (keys, seen, read) = tokio::join!(self.keys.list(), stores, self.place.read());
         let (mut gaps, mut faults) = (Vec::new(), Vec::new());
         let mut seen = taken(seen, Part::Store, &mut gaps, &mut faults);
         let mut read = taken(read, Part::Fleet, &mut gaps, &mut faults);
@@ -33,10 +41,16 @@ impl Controller {
             promoted_before(&mut seen.store, &record);
         }
         let store = seen.as_ref().map_or_else(|| Store { kind, versions: Vec::new() }, |seen| seen.store.clone());
+        let further = self.also.iter().zip(seen.iter().flat_map(|seen| &seen.further));
+        let further = further.map(|(at, seen)| Further { place: at.place.clone(), store: seen.store.clone() });
+        let all = seen.iter().flat_map(|seen| std::iter::once(seen).chain(&seen.further));
+        let behind = all.flat_map(|seen| &seen.behind);
         let mut facts = Facts {
             me: self.me.clone(),
             keys: taken(keys, Part::Keys, &mut gaps, &mut faults).unwrap_or_default(),
             store,
+            further: further.collect(),
+            behind: behind.cloned().collect(),
             fleet: Vec::new(),
             gone: Vec::new(),
             record,
@@ -47,6 +61,7 @@ impl Controller {
         if let Some(read) = &mut read {
             let fleet = self.fleet(read, seen.as_ref(), now);
             facts.fleet = fleet.hosts;
+            as_the_first_place_has_it(&mut facts);
             facts.gone = fleet.gone;
             // Reports are large, and read.
             read.rows = Vec::new();
@@ -71,7 +86,7 @@ impl Controller {
 
     fn fleet(&self, read: &Read, seen: Option<&Seen>, now: Timestamp) -> evidence::Fleet {
         let passwords = |version: &VersionId, key: &KeyId, region: Option<&str>| {
-            let payload = seen?.payload(version).filter(|payload| payload.username() == key.as_str())?;
+            let payload = seen?.login_of(version, key)?;
             payload.login("", region).ok().map(|login| login.password)
         };
         let written = read.rows.iter().map(|row| &row.written);
@@ -94,6 +109,19 @@ fn promoted_before(store: &mut Store, record: &ControlRecord) {
     };
     if let Some(version) = store.versions.iter_mut().find(|version| version.id == published.version) {
         version.labels.retain(|label| label != PENDING);
+    }
+}
+
+/// A host that reads a further place names its versions: with the same login they stand for the first place's. Its proof was
+/// checked with the value that it read.
+fn as_the_first_place_has_it(facts: &mut Facts) {
+    let (store, further) = (&facts.store, &facts.further);
+    for standing in facts.fleet.iter_mut().filter_map(|host| host.standing.as_mut()) {
+        let holds = |store: &Store| store.version(&standing.version).and_then(|v| v.key()) == Some(&standing.key);
+        let there = !holds(store) && further.iter().any(|further| holds(&further.store));
+        if let Some(first) = store.with_key(&standing.key).filter(|_| there) {
+            standing.version = first.id.clone();
+        }
     }
 }
 

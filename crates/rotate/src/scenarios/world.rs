@@ -46,6 +46,8 @@ impl World {
                     value: Value::Login(key.clone()),
                 }],
             },
+            further: Vec::new(),
+            behind: Vec::new(),
             fleet: Vec::new(),
             gone: Vec::new(),
             record: ControlRecord::new("ses"),
@@ -348,6 +350,7 @@ impl World {
                 self.key(&key.clone(), "deleted");
             }
             Action::Forget { .. } => self.facts.unstored = None,
+            Action::CopyTo { .. } | Action::PromoteAt { .. } => unreachable!("there is one place"),
             Action::RecordPublished { .. } | Action::Intend { .. } | Action::RecordProvedDead { .. } => {}
         }
         Outcome::Done

@@ -106,6 +106,8 @@ mod look {
                 kind: StoreKind::SecretsManager,
                 versions: vec![version("v1", PREVIOUS, OLD), version("v2", CURRENT, NEW)],
             },
+            further: Vec::new(),
+            behind: Vec::new(),
             fleet,
             gone: Vec::new(),
             record,

@@ -1,0 +1,242 @@
+//! One key, published in several places: in all of them or in none, whoever is killed in between; and the old key dies when every
+//! place gives the new one and every host has proved it, wherever it reads.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jiff::SignedDuration;
+use relaykey_rotate::run::{Ask, Controller, Moment, Turned};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::lab::{Kind, Lab, Reads, SECOND, SECRET, SimHost, host, words};
+use crate::lab::isolated::{KEY, isolated, isolated_within};
+
+const PLACES: [Reads; 3] = [Reads::First, Reads::Second, Reads::Parameter];
+
+fn minutes(minutes: i64) -> SignedDuration {
+    SignedDuration::from_mins(minutes)
+}
+
+fn classes(turned: &Turned) -> Vec<&'static str> {
+    turned.look.decision.refusals.iter().map(|refusal| refusal.class()).collect()
+}
+
+/// A host at each place, all with the first key; the roster is sealed.
+fn three() -> (Lab, Controller, Vec<SimHost>) {
+    let lab = Lab::new(Kind::ThreePlaces);
+    let mut controller = lab.controller();
+    let mut hosts: Vec<_> = ["mx1", "mx2", "mx3"].map(host).into();
+    for (host, reads) in hosts.iter_mut().zip(PLACES) {
+        host.reads = reads;
+        lab.takes(host);
+    }
+    assert_eq!(words(&lab.settle(&mut controller)), [""; 0]);
+    lab.ask(&mut controller, Ask::Seal { expect: 3 });
+    (lab, controller, hosts)
+}
+
+fn keys(lab: &Lab) -> Vec<String> {
+    PLACES.iter().map(|place| lab.published_at(*place).1).collect()
+}
+
+/// Days go by until the old key is gone.
+#[track_caller]
+fn ends(lab: &Lab, controller: &mut Controller) {
+    for time in [0, 24 * 60 + 1, 2, 3 * 24 * 60 + 1] {
+        lab.pass(minutes(time));
+        lab.settle(controller);
+    }
+    assert_eq!(lab.keys().len(), 1);
+}
+
+#[test]
+fn one_key_is_published_in_all_places_before_the_old_one_dies() {
+    isolated("rotate::places::one_key_is_published_in_all_places_before_the_old_one_dies", || {
+        let (lab, mut controller, mut hosts) = three();
+        let old = lab.published().1;
+        lab.ask(&mut controller, Ask::Run);
+        let done = words(&lab.settle(&mut controller));
+        assert_eq!(done, ["Create", "Put", "LogIn", "CopyTo", "Promote", "PromoteAt", "CopyTo"]);
+        let new = lab.published().1;
+        assert!(new != old && keys(&lab).iter().all(|key| *key == new), "{:?}", keys(&lab));
+        // Each host counts with the version of the place that it reads, and with its proof alone.
+        lab.takes(&mut hosts[0]);
+        lab.takes(&mut hosts[1]);
+        lab.pass(minutes(25 * 60));
+        let turned = lab.tick(&mut controller);
+        assert_eq!((words(&turned.done), classes(&turned)), (vec![], vec!["other-version"]));
+        lab.takes(&mut hosts[2]);
+        ends(&lab, &mut controller);
+        assert!(!lab.is_live(&old));
+        let (_, broken) = lab.run_time.block_on(controller.verify()).expect("a log");
+        assert_eq!(broken, []);
+    });
+}
+
+#[test]
+fn where_one_place_cannot_take_the_key_none_gets_it() {
+    isolated("rotate::places::where_one_place_cannot_take_the_key_none_gets_it", || {
+        let (lab, mut controller, _) = three();
+        let old = lab.published().1;
+        lab.ask(&mut controller, Ask::Run);
+        assert_eq!(words(&lab.tick(&mut controller).done), ["Create", "Put"]);
+        // Somebody begins something in the second one.
+        let theirs = lab.moto.put(SECOND, "no login at all", &["AWSPENDING"]);
+        assert_eq!(words(&lab.tick(&mut controller).done), ["LogIn"]);
+        let turned = lab.tick(&mut controller);
+        assert_eq!((words(&turned.done), classes(&turned)), (vec![], vec!["pending-foreign"]));
+        assert!(keys(&lab).iter().all(|key| *key == old), "{:?}", keys(&lab));
+        let input = json!({"SecretId": SECOND, "VersionStage": "AWSPENDING", "RemoveFromVersionId": theirs});
+        lab.moto.call("secretsmanager.UpdateSecretVersionStage", input);
+        // What is left with a key that nobody has is in nobody's way.
+        lab.moto.put(SECOND, "AKIAKEYOFNOBODYATALL:a-password-of-some-length", &["AWSPENDING"]);
+        lab.pass(minutes(1));
+        let done = words(&lab.settle(&mut controller));
+        assert_eq!(done, ["LogIn", "CopyTo", "Promote", "PromoteAt", "CopyTo"]);
+        assert!(keys(&lab).iter().all(|key| *key != old));
+    });
+}
+
+/// Secrets Manager copies a secret to its replicas by itself; where it fails there, hosts of that region would be left behind.
+#[test]
+fn a_replica_that_is_not_in_sync_is_waited_for() {
+    isolated("rotate::places::a_replica_that_is_not_in_sync_is_waited_for", || {
+        let lab = Lab::new(Kind::SecretsManager);
+        let old = lab.published().1;
+        let mut controller = lab.controller();
+        lab.ask(&mut controller, Ask::Run);
+        assert_eq!(words(&lab.tick(&mut controller).done), ["Create", "Put"]);
+        let answer = |status: &str| {
+            let mut said = lab.moto.call("secretsmanager.DescribeSecret", json!({"SecretId": SECRET}));
+            said["ReplicationStatus"] = json!([{"Region": "us-east-1", "Status": status}]);
+            lab.moto.heal(KEY);
+            let answer = json!({"kind": "answer", "count": 0, "status": 200, "body": said.to_string()});
+            lab.moto.fault(KEY, "DescribeSecret", answer);
+        };
+        for (status, words_of_it) in [("InProgress", "is not in sync yet"), ("Failed", "failed")] {
+            answer(status);
+            lab.settle(&mut controller);
+            let turned = lab.tick(&mut controller);
+            assert_eq!((words(&turned.done), classes(&turned)), (vec![], vec!["replica-behind"]));
+            assert!(turned.look.decision.refusals[0].words().contains(words_of_it));
+            assert_eq!(lab.published().1, old);
+        }
+        answer("InSync");
+        assert_eq!(words(&lab.tick(&mut controller).done).last().map(String::as_str), Some("Promote"));
+        assert_ne!(lab.published().1, old);
+    });
+}
+
+#[test]
+fn a_further_place_of_somebody_elses_is_not_written_over() {
+    isolated("rotate::places::a_further_place_of_somebody_elses_is_not_written_over", || {
+        let lab = Lab::new(Kind::ThreePlaces);
+        let old = lab.published().1;
+        // Another user's login, before this program ever saw the place with one of its own.
+        lab.moto.put(SECOND, "AKIAANOTHERUSERSKEY1:their-password-of-some-length", &["AWSCURRENT"]);
+        let mut controller = lab.controller();
+        lab.ask(&mut controller, Ask::Run);
+        assert_eq!(words(&lab.settle(&mut controller)), [""; 0], "no key is made that could not be published");
+        let turned = lab.tick(&mut controller);
+        assert_eq!(classes(&turned), ["value-not-ours"]);
+        assert_eq!([lab.published().1, lab.published_at(Reads::Parameter).1], [old.clone(), old.clone()]);
+        // A person puts the login there that is published: it goes on.
+        lab.moto.put(SECOND, &lab.pair(&old), &["AWSCURRENT"]);
+        let done = words(&lab.settle(&mut controller));
+        assert_eq!(done, ["Create", "Put", "LogIn", "CopyTo", "Promote", "PromoteAt", "CopyTo"]);
+        assert!(keys(&lab).iter().all(|key| *key != old));
+    });
+}
+
+#[test]
+fn a_label_that_a_person_moves_in_a_further_place_is_told_and_the_old_key_lives() {
+    isolated("rotate::places::a_label_that_a_person_moves_in_a_further_place_is_told_and_the_old_key_lives", || {
+        let (lab, mut controller, mut hosts) = three();
+        let (before, old, _) = lab.published_at(Reads::Second);
+        lab.ask(&mut controller, Ask::Run);
+        lab.settle(&mut controller);
+        hosts.iter_mut().for_each(|host| lab.takes(host));
+        lab.settle(&mut controller);
+        let after = lab.published_at(Reads::Second).0;
+        let moved = |from: &str, to: &str| {
+            let input = json!({
+                "SecretId": SECOND, "VersionStage": "AWSCURRENT", "RemoveFromVersionId": from, "MoveToVersionId": to,
+            });
+            lab.moto.call("secretsmanager.UpdateSecretVersionStage", input);
+        };
+        moved(&after, &before);
+        lab.pass(minutes(2 * 24 * 60));
+        let turned = lab.tick(&mut controller);
+        assert_eq!((words(&turned.done), classes(&turned)), (vec![], vec!["label-moved", "would-cut"]));
+        assert!(lab.is_live(&old));
+        moved(&before, &after);
+        for time in [0, 24 * 60 + 1, 2] {
+            lab.pass(minutes(time));
+            lab.settle(&mut controller);
+        }
+        assert!(!lab.is_live(&old));
+        // Back to the dead key in this place alone: it lives again, at once.
+        moved(&after, &before);
+        assert_eq!(words(&lab.settle(&mut controller)), ["Reactivate"]);
+        assert!(lab.is_live(&old));
+    });
+}
+
+/// Before and after each call that changes a place, one rotation after the other.
+#[test]
+fn whoever_is_killed_between_two_places_is_followed_by_one_who_goes_on() {
+    isolated_within("rotate::places::whoever_is_killed_between_two_places_is_followed_by_one_who_goes_on", 400, || {
+        let (lab, mut controller, mut hosts) = three();
+        lab.run_time.block_on(controller.leave()).expect("left");
+        let mut kills = 0;
+        for fatal in 0.. {
+            let (seen, died) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+            let (count, end, killed) = (Arc::clone(&seen), Arc::clone(&died), Arc::new(Notify::new()));
+            let notify = Arc::clone(&killed);
+            let choke = move |action: &'static str, _: Moment| {
+                let changes = ["PutSecretValue", "UpdateSecretVersionStage", "PutParameter"];
+                if !changes.iter().any(|change| action.ends_with(change)) {
+                    return true;
+                }
+                let dies = count.fetch_add(1, Ordering::Relaxed) == fatal;
+                if dies {
+                    end.fetch_add(1, Ordering::Relaxed);
+                    notify.notify_one();
+                }
+                !dies
+            };
+            let mut dies = lab.controller_with(|_| {}, choke);
+            let old = lab.published().1;
+            lab.ask(&mut dies, Ask::Run);
+            lab.run_time.block_on(async {
+                for _ in 0..10 {
+                    tokio::select! {
+                        turned = dies.tick() => drop(turned.expect("a turn")),
+                        () = killed.notified() => break,
+                    }
+                }
+            });
+            drop(dies);
+            let killed = died.load(Ordering::Relaxed) > 0;
+            kills += usize::from(killed);
+            let mut next = lab.controller();
+            // A key that was not stored yet is cleared away first, which takes a day.
+            for time in [6, 24 * 60 + 1] {
+                lab.pass(minutes(time));
+                lab.settle(&mut next);
+                let (now, keys) = (lab.published().1, keys(&lab));
+                assert!(keys.iter().all(|key| *key == now), "killed at {fatal}: {keys:?}");
+            }
+            assert_ne!(lab.published().1, old, "killed at {fatal}");
+            hosts.iter_mut().for_each(|host| lab.takes(host));
+            ends(&lab, &mut next);
+            lab.run_time.block_on(next.leave()).expect("left");
+            if !killed {
+                break;
+            }
+        }
+        // One put and two moves in each secret, with AWSPENDING, and one put in the parameter; before and after each.
+        assert!(kills >= 12, "{kills}");
+    });
+}
