@@ -378,7 +378,7 @@ mod tests {
     fn each_statement_has_a_name_of_its_own() {
         let config = example();
         let mut credential = config.credentials[0].clone();
-        let place = Place::ParameterStore { parameter: "/ses".into() };
+        let place = PublishPlace::ParameterStore { parameter: "/ses".into() };
         credential.publish.push(crate::config::Publish { place, ..credential.publish[0].clone() });
         let keys = ["arn:aws:kms:eu-west-1:123456789012:key/k".to_owned()];
         for mut policy in [controller(&config, &credential), host(&credential, 2, None)] {
