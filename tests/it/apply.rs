@@ -1552,7 +1552,10 @@ fn a_text_that_would_change_our_login_is_not_advised_to_be_compiled() {
         (half.clone(), "2 entries that relaykey does not write stand only in the compiled map"),
         (format!("{rest}{half}"), "newer than its compiled map"),
         (format!("{rest}{KEY} not-a-login\n"), "newer than its compiled map"),
-        (rest.replace("joe:pw", "joe:px") + &half, "1 entry that relaykey does not write has another value in the compiled map"),
+        (
+            rest.replace("joe:pw", "joe:px") + &half,
+            "1 entry that relaykey does not write has another value in the compiled map",
+        ),
         (format!("added.example c:d\n{rest}{half}"), "1 entry that relaykey does not write stands only in the text"),
         (format!("{rest}{ENDPOINT} {}\n{}", value(&two), line(KEY, &old)), "newer than its compiled map"),
     ];
