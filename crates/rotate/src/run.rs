@@ -142,7 +142,9 @@ impl Controller {
             let reach = reach(&publish.aws)?;
             Ok(match &publish.place {
                 config::PublishPlace::SecretsManager { secret } => StoreAt::Secret(SecretAt::new(reach, secret)),
-                config::PublishPlace::ParameterStore { parameter } => StoreAt::Parameter(ParameterAt::new(reach, parameter)),
+                config::PublishPlace::ParameterStore { parameter } => {
+                    StoreAt::Parameter(ParameterAt::new(reach, parameter))
+                }
             })
         };
         let store = store_at(publish)?;

@@ -1,6 +1,6 @@
 //! Rules 5 to 7a: from a new key to what hosts take.
 
-use super::{Action, OwnLogins, RuleInput, Part, Purpose, Reason, Refusal, StoreKind, Turn, act, add, log_in, wait};
+use super::{Action, OwnLogins, Part, Purpose, Reason, Refusal, RuleInput, StoreKind, Turn, act, add, log_in, wait};
 use crate::evidence::{Verdict, verdict};
 use crate::facts::{CURRENT, Further, KeyId, KeyStatus, PENDING, Replica, Value, Version, VersionId};
 use crate::policy::{EMPTY_PENDING, UNANSWERED};
