@@ -71,7 +71,8 @@ fn is_alive(report: &Report) -> bool {
 }
 
 /// Over how long the first attempts of a fleet are spread, so that hosts that rolled over together do not report
-/// together. The poll has spread them already; this parts those that a push or an operator woke at the same moment.
+/// together, where the configuration does not say. The poll has spread them already; this parts those that a push or an operator
+/// woke at the same moment.
 fn spread(kind: &ReceiverKind) -> SignedDuration {
     match kind {
         // PutParameter allows about three calls a second to the whole account: 90 hosts in this time.
@@ -165,7 +166,7 @@ pub fn owe(
         // That it is there a host says before anything else: it is not to be spread until after that.
         let first = match report.outcome {
             ReportOutcome::Hello => now,
-            _ => first_attempt(&receiver.kind, now, jitter),
+            _ => first_attempt(receiver, now, jitter),
         };
         outbox.owe(report, receiver.kind.keeps(), first);
     }
@@ -205,7 +206,7 @@ pub fn reconcile(
             None => {
                 let mut outbox = Outbox::default();
                 if let Some(latest) = latest.filter(|latest| wants(&receiver.kind, latest)) {
-                    let first = first_attempt(&receiver.kind, now, jitter);
+                    let first = first_attempt(receiver, now, jitter);
                     outbox.owe(latest, receiver.kind.keeps(), first);
                 }
                 outboxes.insert(name.to_owned(), outbox);
@@ -258,8 +259,9 @@ pub fn absorb(outboxes: &mut BTreeMap<String, Outbox>, attempt: &Attempt, now: T
     *outbox != before
 }
 
-fn first_attempt(kind: &ReceiverKind, now: Timestamp, jitter: f64) -> Timestamp {
-    let wait = spread(kind).mul_f64(jitter.clamp(0.0, 1.0));
+fn first_attempt(receiver: &config::ReceiverConfig, now: Timestamp, jitter: f64) -> Timestamp {
+    let configured = receiver.spread.and_then(|spread| SignedDuration::try_from(spread).ok());
+    let wait = configured.unwrap_or_else(|| spread(&receiver.kind)).mul_f64(jitter.clamp(0.0, 1.0));
     now.checked_add(wait).unwrap_or(now)
 }
 

@@ -25,6 +25,7 @@ pub(super) static REPORT: Section = Section {
         key("name"),
         key("type").few(),
         key("credentials").hidden(),
+        key("spread"),
         key("path").only(&[PARAMETER_STORE]),
         key("table").only(&[DYNAMODB]),
         key("layout").few().only(&[DYNAMODB]).default("1"),
@@ -46,6 +47,9 @@ pub(super) static REPORT: Section = Section {
     ],
 };
 
+/// The longest that a report may wait so that a fleet does not come together: a rotation waits for the last one.
+const LONGEST_SPREAD: Duration = Duration::from_secs(15 * 60);
+
 /// Where a webhook is.
 const URL: UrlRule = UrlRule {
     usage: "write it like https://HOST/PATH",
@@ -64,6 +68,8 @@ pub struct ReceiverConfig {
     pub kind: ReceiverKind,
     /// The credentials whose reports it gets; `None`: all.
     pub credentials: Option<Vec<String>>,
+    /// Over how long first attempts of a fleet are spread; `None`: as its kind has it.
+    pub spread: Option<Duration>,
 }
 
 impl ReceiverConfig {
@@ -216,12 +222,14 @@ pub(super) fn read_all(
         let add = "add type = \"parameter-store\", \"dynamodb\", \"webhook\", \"email\" or \"exec\"";
         let kind = reader.require(&view, "type", add, |v| value::choice(v, &kinds, &[])).map(|at| at.value);
         let chosen = chosen(reader, &view, credentials, known);
+        let spread = reader.read(&view, "spread", |v| value::duration(v, Duration::ZERO..=LONGEST_SPREAD));
         // Which keys belong to a type that is not known, is not known either.
         let Some(kind) = kind else { continue };
         reader.keys(&view, Some(kind));
         let place = receiver(reader, &view, kind, aws);
         let (Some(name), Some(kind)) = (name, place) else { continue };
-        let receiver = ReceiverConfig { name: name.value, kind, credentials: chosen };
+        let receiver =
+            ReceiverConfig { name: name.value, kind, credentials: chosen, spread: spread.map(|at| at.value) };
         // Both would write one document, and the older report could come last.
         let same = |(_, first): &&(usize, ReceiverConfig)| {
             receiver.kind.keeps() == Keeps::Latest

@@ -11,7 +11,7 @@ pub(crate) fn report(seq: u64) -> Report {
 
 fn receiver(name: &str) -> config::ReceiverConfig {
     let kind = ReceiverKind::ParameterStore { path: "/relaykey".into(), aws: Aws::default() };
-    config::ReceiverConfig { name: name.into(), kind, credentials: None }
+    config::ReceiverConfig { name: name.into(), kind, credentials: None, spread: None }
 }
 
 fn at(second: i64) -> Timestamp {
@@ -65,7 +65,7 @@ fn owing_goes_to_every_receiver_that_takes_the_credential() {
 fn a_host_says_that_it_is_there_where_hosts_are_counted() {
     let hello = Report { outcome: ReportOutcome::Hello, ..report(1) };
     let command = ReceiverKind::Exec { command: Vec::new(), user: "nobody".into(), timeout: ATTEMPT };
-    let ticket = config::ReceiverConfig { name: "ticket".into(), kind: command, credentials: None };
+    let ticket = config::ReceiverConfig { name: "ticket".into(), kind: command, credentials: None, spread: None };
     let both = [receiver("fleet"), ticket.clone()];
     let mut outboxes = BTreeMap::new();
     owe(&mut outboxes, &both, &hello, at(0), 0.9);
@@ -89,6 +89,11 @@ fn first_attempts_of_a_fleet_are_spread() {
     }
     let span = due.last().unwrap().duration_since(*due.first().unwrap());
     assert!(due.len() == 90 && span > SignedDuration::from_secs(29), "{span}");
+    // A fleet that is larger takes longer, and says so.
+    let large = config::ReceiverConfig { spread: Some(Duration::from_secs(120)), ..receiver("fleet") };
+    let mut outboxes = BTreeMap::new();
+    owe(&mut outboxes, &[large], &report(1), at(0), 0.5);
+    assert_eq!(outboxes["fleet"].due(), Some(at(60)));
     // What a receiver that is down has been granted is kept; a new report is not held up by it.
     let mut outbox = Outbox::default();
     outbox.owe(&report(1), Keeps::Latest, at(0));

@@ -124,7 +124,7 @@ impl Lab {
 fn receiver(moto: &Moto, limits: Limits, keys: TableKeys) -> Box<dyn Receiver> {
     let aws = Aws { region: Some(REGION.into()), endpoint_url: Some(moto.endpoint()), ..Aws::default() };
     let kind = ReceiverKind::DynamoDb { table: TABLE.into(), keys, aws };
-    let configured = config::ReceiverConfig { name: "fleet".into(), kind, credentials: None };
+    let configured = config::ReceiverConfig { name: "fleet".into(), kind, credentials: None, spread: None };
     let http = Http::new(moto.ca_pem().as_bytes()).with_limits(limits);
     report::open(&configured, &http).expect("opened")
 }

@@ -42,7 +42,7 @@ struct Mail {
 impl Mail {
     fn new(to: &[&str], via: MailVia, http: &Http) -> Self {
         let kind = ReceiverKind::Email { from: FROM.into(), to: to.iter().map(|&to| to.into()).collect(), via };
-        let configured = config::ReceiverConfig { name: "mail".into(), kind, credentials: None };
+        let configured = config::ReceiverConfig { name: "mail".into(), kind, credentials: None, spread: None };
         Self {
             receiver: report::open(&configured, http).expect("opened"),
             run_time: tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time"),

@@ -55,7 +55,7 @@ impl Lab {
         let moto = Moto::start();
         let aws = Aws { region: Some(REGION.into()), endpoint_url: Some(moto.endpoint()), ..Aws::default() };
         let kind = ReceiverKind::ParameterStore { path: "/relaykey".into(), aws };
-        let configured = vec![config::ReceiverConfig { name: "fleet".into(), kind, credentials: None }];
+        let configured = vec![config::ReceiverConfig { name: "fleet".into(), kind, credentials: None, spread: None }];
         let dir = scratch::private("report");
         let mut lab = Self {
             receivers: Arc::new(Receivers::open(&configured, &http(&moto, Limits::default()))),
