@@ -1477,7 +1477,7 @@ fn offers_to_compile(fix: &str, instance: &postfix::Instance) -> bool {
 #[test]
 fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
     let (old, new, newer) = (login("AKIAOLD"), login("AKIANEW"), login("AKIANEWER"));
-    let team = line("[smtp.team.example]:587", &login("AKIATEAM"));
+    let team = line("@team.example", &login("AKIATEAM"));
     let text = |ours: &Login, sender: &Login| format!("{}{team}{}", line(KEY, ours), line("@b.example", sender));
     let instance = instance("hash", Some(&text(&old, &login("AKIAEARLIER"))));
     let mut lab = Lab::on(&instance, Reload::IfNeeded);
@@ -1530,7 +1530,7 @@ fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
         assert!(fault.class == Class::Config && !fault.what.contains("password"), "{fault:?}");
     }
     name("AKIATEAM").unwrap();
-    let team_is_ours = text(&newer, &newer).replace(&team, &line("[smtp.team.example]:587", &newer));
+    let team_is_ours = text(&newer, &newer).replace(&team, &line("@team.example", &newer));
     assert_eq!(change(&lab, Ours::default(), &newer), team_is_ours);
     let looks = Client::in_process(Server::looking(&lab.config.mail()));
     let asked = Request::NameEarlier { target: lab.id.clone(), id: "AKIAOTHER".into() };

@@ -8,7 +8,7 @@ use super::super::origin::Origin;
 use super::{Client, EntryAt, Question, is_sender};
 use crate::credential::{Login, is_access_key_id, ses_region};
 use crate::mta::Ours;
-use crate::mta::alias::is_told_by_port;
+use crate::mta::alias::{is_told_by_port, same_host};
 use crate::mta::table::same_key;
 
 /// Why the region of an entry cannot be told.
@@ -38,7 +38,7 @@ pub(super) type ByKey = Result<Option<usize>, Elsewhere>;
 pub(super) struct Named {
     login: Login,
     endpoint: Result<usize, Elsewhere>,
-    /// The host is SES's own name of it, and not one that somebody gave it.
+    /// The host is SES's own name of it, or the endpoint itself, and not another name that somebody gave it.
     is_own: bool,
 }
 
@@ -94,8 +94,11 @@ impl Question<'_> {
     pub(super) fn by_key(&self, entries: &[EntryAt]) -> (Vec<ByKey>, Vec<Named>) {
         let of_entry = |at: &EntryAt, endpoint: &ByKey| {
             let entry = self.entry(*at);
-            let is_own = ses_region(host_part(&entry.key)).is_some();
-            Some(Named { login: entry.login()?, endpoint: endpoint.clone().transpose()?, is_own })
+            let endpoint = endpoint.clone().transpose()?;
+            let host = host_part(&entry.key);
+            let is_configured = |at: &usize| same_host(&self.scope.endpoints[*at].host, host);
+            let is_own = ses_region(host).is_some() || endpoint.as_ref().is_ok_and(is_configured);
+            Some(Named { login: entry.login()?, endpoint, is_own })
         };
         let by_key = |at: &EntryAt| self.endpoint_of(&self.entry(*at).key).map_err(Elsewhere::Region);
         let mut endpoints: Vec<ByKey> = entries.iter().map(by_key).collect();
