@@ -522,6 +522,7 @@ fn what_a_further_place_gives_is_written_over_where_it_is_ours_alone() {
         assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::CopyTo { publishes: false, .. })));
     }
     // It gave the published key: what it gives now, somebody chose.
+    facts.further[0].store.versions[0].value = Value::Login(KeyId::new("OLD"));
     facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "label-moved"), "{decision:?}");
@@ -596,6 +597,7 @@ fn where_the_published_key_is_dead_no_place_waits_for_another() {
     let mut facts = pending_in_three_places();
     facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: true }];
     facts.further[0].store.versions.push(Version { value: Value::Unreadable, ..version("f2", "", PENDING) });
+    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
     assert_eq!(plan(&facts, &policy(), now()).action, None);
     for keys in
         [vec![key("NEXT", KeyStatus::Active)], vec![key("NEW", KeyStatus::Inactive), key("NEXT", KeyStatus::Active)]]
