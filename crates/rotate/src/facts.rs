@@ -131,6 +131,11 @@ impl Further {
     pub fn key(&self) -> Option<&KeyId> {
         self.store.labelled(CURRENT)?.key()
     }
+
+    /// There is nothing there that could be written over.
+    pub fn gives_nothing(&self) -> bool {
+        self.store.labelled(CURRENT).is_none_or(|current| current.value == Value::Empty)
+    }
 }
 
 /// The labels that mean something to the store itself.

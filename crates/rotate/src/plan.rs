@@ -232,8 +232,9 @@ fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     // No key is made that one place could not take.
     let in_the_way = look.facts.further.iter().filter_map(|further| publishing::refused_at(look, further));
     let in_the_way: Vec<_> = in_the_way.collect();
-    if !in_the_way.is_empty() {
-        add(refusals, in_the_way);
+    let stopped = !in_the_way.is_empty() && publishing::serves(look);
+    add(refusals, in_the_way);
+    if stopped {
         return None;
     }
     if look.backs_off(refusals) {

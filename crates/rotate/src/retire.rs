@@ -119,13 +119,16 @@ pub fn published_is_current(facts: &Facts) -> bool {
     }
 }
 
-/// Did it give what is published, and gives something else now?
+/// Did it give what is published, and gives something else now? One that was emptied, or made anew, is nobody's choice.
 pub fn was_moved(record: &ControlRecord, further: &Further) -> bool {
+    if further.gives_nothing() {
+        return false;
+    }
     let published = record.published.as_ref().map(|published| &published.key);
     published.is_some() && record.copied_to(&further.place) == published && further.key() != published
 }
 
-/// The further places that do not give what is published.
+/// The further places, and the replicas of any, that do not give what is published.
 pub fn further_stops(facts: &Facts) -> Vec<Refusal> {
     let published = facts.record.published.as_ref().map(|published| &published.key);
     let elsewhere = facts.further.iter().filter(|further| further.key() != published);
@@ -133,7 +136,13 @@ pub fn further_stops(facts: &Facts) -> Vec<Refusal> {
         let why = if was_moved(&facts.record, further) { AtPlace::Moved } else { AtPlace::Behind };
         Refusal::NotEverywhere { place: further.place.clone(), why }
     };
-    elsewhere.map(stop).collect()
+    // A replica gives what its secret gave before: whoever starts there would get the old key.
+    elsewhere.map(stop).chain(replica_stops(facts)).collect()
+}
+
+/// The replicas that do not have what their secret has.
+pub fn replica_stops(facts: &Facts) -> impl Iterator<Item = Refusal> {
+    facts.behind.iter().map(|one| Refusal::ReplicaBehind { region: one.region.clone(), failed: one.failed })
 }
 
 /// The pending version that carries the canary label, where every host that watches the label has it, with proof.

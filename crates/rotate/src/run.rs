@@ -90,6 +90,8 @@ struct FurtherAt {
     place: PlaceName,
     store: StoreAt,
     form: Form,
+    /// Of its place in AWS.
+    region: Option<String>,
 }
 
 /// One credential, as this process looks after it.
@@ -154,7 +156,8 @@ impl Controller {
             let name = publish.to_string();
             let place = if named.insert(name.clone()) { name } else { format!("{name} ({})", index + 2) };
             let place = PlaceName::new(place);
-            Ok(FurtherAt { place, store: store_at(publish)?, form: publish.form })
+            let region = publish.aws.region.clone();
+            Ok(FurtherAt { place, store: store_at(publish)?, form: publish.form, region })
         });
         let also = also.collect::<Result<Vec<_>, Fault>>()?;
         let place = match &credential.evidence {

@@ -196,10 +196,14 @@ impl Refusal {
                 format!("no version that can be read holds {key}, so that it cannot be shown dead")
             }
             ReplicaBehind { region, failed: false } => {
-                format!("the secret's replica in {region} is not in sync yet; nothing is published before that")
+                format!(
+                    "the secret's replica in {region} is not in sync yet; nothing is published, and no key dies, before that"
+                )
             }
             ReplicaBehind { region, failed: true } => {
-                format!("the secret's replica in {region} failed; nothing is published before it is in sync")
+                format!(
+                    "the secret's replica in {region} failed; nothing is published, and no key dies, before it is in sync"
+                )
             }
             NotEverywhere { place, why: AtPlace::Behind } => format!("{place} does not give the published key yet"),
             NotEverywhere { place, why: AtPlace::Moved } => {
@@ -209,7 +213,7 @@ impl Refusal {
                 format!("somebody else's version is AWSPENDING in {place}")
             }
             NotEverywhere { place, why: AtPlace::NotOurs } => {
-                format!("{place} gives no login of this IAM user's, and this program never put one there")
+                format!("{place} gives no login of this IAM user's, nor the one that this program put there last")
             }
             ValueNotOurs { version } => format!("version {version} names a key that this IAM user does not have"),
             KmsDenied => format!("KMS does not let us decrypt {}", names().store),

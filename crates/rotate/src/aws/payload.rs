@@ -36,10 +36,17 @@ impl Held<'_> {
             Held::Password(_) => Err(Fault::new(
                 Class::Configuration,
                 "the first place has an SMTP password, from which no secret access key can be made for a further one",
-                "publish first where the form is iam-key: put that [[credential.publish]] first, or give the first form = \"iam-key\"",
+                "publish first where the form is iam-key: put that [[credential.publish]] first",
             )),
         }
     }
+}
+
+/// The region whose SMTP password a further place gets: its own, where a login is tried in that; else that of the first endpoint.
+pub fn region_of(place: Option<&str>, mut tried: impl Iterator<Item = Option<String>>) -> Option<String> {
+    let first = tried.next()?;
+    let is_its_own = |region: &String| place == Some(region.as_str());
+    tried.flatten().find(is_its_own).or(first)
 }
 
 /// The same login in the form of another place. `from`: a value that holds it.
@@ -171,6 +178,18 @@ mod tests {
         assert_eq!(as_key, serde_json::json!({"AccessKeyId": id, "SecretAccessKey": SECRET, "note": "x"}));
         let refused = copied(of_a_key, &pair).expect_err("no key in it");
         assert!(refused.fix.contains("iam-key") && !format!("{refused:?}").contains(&password));
+    }
+
+    /// A password of another region would be refused in its own.
+    #[test]
+    fn a_further_place_gets_the_password_of_its_own_region() {
+        let tried = |primary: Option<&str>| [primary.map(str::to_owned), Some("us-east-1".to_owned())].into_iter();
+        let of = |place, primary| region_of(place, tried(primary));
+        assert_eq!(of(Some("us-east-1"), Some("eu-west-1")).as_deref(), Some("us-east-1"));
+        assert_eq!(of(Some("eu-west-1"), Some("eu-west-1")).as_deref(), Some("eu-west-1"));
+        // Where no login is tried, nothing is known of SES.
+        assert_eq!(of(Some("eu-west-3"), Some("eu-west-1")).as_deref(), Some("eu-west-1"));
+        assert_eq!(of(None, None), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::{Action, OwnLogins, Part, Purpose, Reason, Refusal, RuleInput, StoreKind, Turn, act, add, log_in, wait};
 use crate::evidence::{Verdict, verdict};
-use crate::facts::{CURRENT, Further, KeyId, KeyStatus, PENDING, Replica, Value, Version, VersionId};
+use crate::facts::{CURRENT, Further, KeyId, KeyStatus, PENDING, Value, Version, VersionId};
 use crate::policy::{EMPTY_PENDING, UNANSWERED};
 use crate::refusal::AtPlace;
 use crate::retire;
@@ -151,12 +151,13 @@ fn pending_at(further: &Further) -> Option<&Version> {
     further.store.labelled(PENDING).filter(|pending| current.is_none_or(|current| current.id != pending.id))
 }
 
-/// Why nothing may be put there. What Secrets Manager or somebody else is at work on stays theirs; and what was never ours is not
-/// written over.
+/// Why nothing may be put there. What Secrets Manager or somebody else is at work on stays theirs; and a login that is not this
+/// user's is written over only where it is the one that we left there, whose key is gone by now.
 fn in_the_way(look: &RuleInput, further: &Further) -> Option<AtPlace> {
     let of_this_user = further.key().is_some_and(|key| look.status(key).is_some());
-    let empty = further.store.labelled(CURRENT).is_none_or(|current| current.value == Value::Empty);
-    if !of_this_user && !empty && look.record.copied_to(&further.place).is_none() {
+    let left = look.record.copied_to(&further.place);
+    let left_by_us = left.is_some() && left == further.key();
+    if !of_this_user && !further.gives_nothing() && !left_by_us {
         return Some(AtPlace::NotOurs);
     }
     let pending = pending_at(further).filter(|_| further.store.kind == StoreKind::SecretsManager)?;
@@ -184,8 +185,13 @@ fn copy(look: &RuleInput, further: &Further, from: &VersionId, key: &KeyId) -> R
     Ok(Turn::Act(action, Reason::NotEverywhere(place())))
 }
 
+/// Does anybody log in with what is published? Where its key is gone or Inactive, no place waits for another.
+pub(super) fn serves(look: &RuleInput) -> bool {
+    look.current_key.is_none_or(|key| look.status(key) == Some(KeyStatus::Active))
+}
+
 /// AWSPENDING is verified: it is put wherever the key is published, before it is published anywhere. Where one place cannot take
-/// it, none gets it. Replicas come after their secret by themselves.
+/// it, none gets it, unless nothing is left to lose. Replicas come after their secret by themselves.
 pub(super) fn staged_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let (pending, key) = pending(look).filter(|(pending, key)| is_ours(look, pending, key))?;
     // What is put in a parameter, or in an empty secret, is published with that.
@@ -195,6 +201,9 @@ pub(super) fn staged_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>) -
     let mut refused = Vec::new();
     for further in look.facts.further.iter().filter(stages) {
         if further.store.with_key(key).is_some() {
+            // Somebody may have made it theirs since it was put there.
+            let theirs = in_the_way(look, further).filter(|why| *why == AtPlace::NotOurs);
+            refused.extend(theirs.map(|why| Refusal::NotEverywhere { place: further.place.clone(), why }));
             continue;
         }
         match copy(look, further, &pending.id, key) {
@@ -202,9 +211,8 @@ pub(super) fn staged_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>) -
             Err(refusal) => refused.push(refusal),
         }
     }
-    let replica = |behind: &Replica| Refusal::ReplicaBehind { region: behind.region.clone(), failed: behind.failed };
-    refused.extend(look.facts.behind.iter().map(replica));
-    let stopped = !refused.is_empty();
+    refused.extend(retire::replica_stops(look.facts));
+    let stopped = !refused.is_empty() && serves(look);
     add(refusals, refused);
     if stopped { wait(Reason::Refused) } else { None }
 }

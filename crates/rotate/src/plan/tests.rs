@@ -522,6 +522,7 @@ fn what_a_further_place_gives_is_written_over_where_it_is_ours_alone() {
         assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::CopyTo { publishes: false, .. })));
     }
     // It gave the published key: what it gives now, somebody chose.
+    facts.further[0].store.versions[0].value = Value::Login(KeyId::new("OLD"));
     facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "label-moved"), "{decision:?}");
@@ -539,4 +540,79 @@ fn a_key_that_any_place_gives_does_not_die_and_comes_back() {
     let classes: Vec<_> = stops.iter().map(Refusal::class).collect();
     assert!(classes.contains(&"not-everywhere") && classes.contains(&"would-cut"), "{classes:?}");
     assert!(!crate::retire::is_complete(&facts, now()));
+}
+
+/// It gave the new key's version before, or nothing can be put there: whoever starts in that region gets the old key.
+#[test]
+fn an_old_key_that_a_replica_still_gives_does_not_die() {
+    let mut facts = facts();
+    facts.keys[0].status = KeyStatus::Active;
+    facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: true }];
+    let stops = crate::retire::stops(&facts, &facts.keys[0], now());
+    assert!(stops.iter().any(|stop| stop.class() == "replica-behind"), "{stops:?}");
+    facts.behind.clear();
+    let stops = crate::retire::stops(&facts, &facts.keys[0], now());
+    assert!(stops.iter().all(|stop| stop.class() != "replica-behind"), "{stops:?}");
+}
+
+/// The key there is not this user's: it is followed where we left it, and not where a person put it.
+#[test]
+fn what_a_person_put_in_a_further_place_during_a_rotation_stays() {
+    let mut facts = pending_in_three_places();
+    facts.further[0].store.versions.push(Version { created: now(), ..version("f2", "NEXT", PENDING) });
+    facts.further[0].store.versions[0].value = Value::Login(KeyId::new("ANOTHER"));
+    let copied = |key| vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new(key) }];
+    facts.record.copies = copied("NEW");
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["value-not-ours"]), "{decision:?}");
+    // What we left there, of a key that is gone by now.
+    facts.record.copies = copied("ANOTHER");
+    assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::Promote { .. })));
+    // Put there after the first place was published.
+    (facts.store.versions[1].labels, facts.store.versions[2].labels) = (Vec::new(), vec![CURRENT.into()]);
+    facts.record.published = Some(Published { version: VersionId::new("v3"), key: KeyId::new("NEXT"), at: now() });
+    facts.record.old = Some(KeyId::new("NEW"));
+    facts.record.copies = copied("NEW");
+    facts.further.truncate(1);
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "value-not-ours"), "{decision:?}");
+}
+
+/// Deleted, and made anew without a value: nothing is written over.
+#[test]
+fn a_further_place_that_was_emptied_gets_the_published_key() {
+    let mut facts = facts();
+    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
+    for kind in [StoreKind::SecretsManager, StoreKind::ParameterStore] {
+        facts.further = vec![further("b", kind, "")];
+        facts.further[0].store.versions.clear();
+        let decision = plan(&facts, &policy(), now());
+        assert!(matches!(decision.action, Some(Action::CopyTo { publishes: true, .. })), "{decision:?}");
+    }
+}
+
+/// All hosts are cut off: the first place is not left without a login for the sake of another one.
+#[test]
+fn where_the_published_key_is_dead_no_place_waits_for_another() {
+    let mut facts = pending_in_three_places();
+    facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: true }];
+    facts.further[0].store.versions.push(Version { value: Value::Unreadable, ..version("f2", "", PENDING) });
+    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
+    assert_eq!(plan(&facts, &policy(), now()).action, None);
+    for keys in
+        [vec![key("NEXT", KeyStatus::Active)], vec![key("NEW", KeyStatus::Inactive), key("NEXT", KeyStatus::Active)]]
+    {
+        facts.keys = keys;
+        let decision = plan(&facts, &policy(), now());
+        assert!(matches!(decision.action, Some(Action::Promote { .. })), "{decision:?}");
+        assert!(classes(&decision).contains(&"pending-foreign") && classes(&decision).contains(&"replica-behind"));
+    }
+    // A person switched the stolen one off, and asks for another.
+    facts.keys = vec![key("NEW", KeyStatus::Inactive)];
+    facts.store.versions.pop();
+    facts.record.creating.clear();
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    facts.keys[0].status = KeyStatus::Active;
+    assert_eq!(plan(&facts, &policy(), now()).action, None);
 }

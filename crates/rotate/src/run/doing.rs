@@ -258,7 +258,7 @@ impl Controller {
             return Called::failed(gone(&format!("{place}, or version {from}")));
         };
         let before = there.store.labelled(CURRENT).and_then(|version| there.values.get(&version.id));
-        let region = self.smtp.ses_region();
+        let region = payload::region_of(at.region.as_deref(), self.smtp.endpoints().map(|smtp| smtp.ses_region()));
         let text = match payload::copied(at.form, before.map(|text| text.expose()), text, region.as_deref()) {
             Ok(text) => text,
             Err(fault) => return Called::failed(fault),

@@ -9,7 +9,7 @@ use super::{Controller, Look};
 use crate::aws::store::Seen;
 use crate::aws::{CallFailed, FailKind};
 use crate::evidence;
-use crate::facts::{CURRENT, Facts, Further, Gap, KeyId, PENDING, Part, Store, StoreKind, VersionId};
+use crate::facts::{CURRENT, Facts, Further, Gap, KeyId, PENDING, Part, Store, StoreKind, Version, VersionId};
 use crate::hosts::Read;
 use crate::plan::plan;
 use crate::record::{self, ControlRecord};
@@ -114,12 +114,16 @@ fn promoted_before(store: &mut Store, record: &ControlRecord) {
 
 /// A host that reads a further place names its versions: with the same login they stand for the first place's. Its proof was
 /// checked with the value that it read.
-fn as_the_first_place_has_it(facts: &mut Facts) {
+pub(super) fn as_the_first_place_has_it(facts: &mut Facts) {
     let (store, further) = (&facts.store, &facts.further);
     for standing in facts.fleet.iter_mut().filter_map(|host| host.standing.as_mut()) {
-        let holds = |store: &Store| store.version(&standing.version).and_then(|v| v.key()) == Some(&standing.key);
+        let is_it = |version: &Version| version.id == standing.version && version.key() == Some(&standing.key);
+        let holds = |store: &Store| store.version(&standing.version).is_some_and(is_it);
+        // Ids of parameters are numbers: the first place may have had this login under that one, before it was put again.
+        let given = further.iter().any(|further| further.store.labelled(CURRENT).is_some_and(is_it));
+        let current = store.labelled(CURRENT).filter(|current| given && current.key() == Some(&standing.key));
         let there = !holds(store) && further.iter().any(|further| holds(&further.store));
-        if let Some(first) = store.with_key(&standing.key).filter(|_| there) {
+        if let Some(first) = current.or_else(|| store.with_key(&standing.key).filter(|_| there)) {
             standing.version = first.id.clone();
         }
     }

@@ -77,3 +77,38 @@ async fn a_check_logs_in_and_asks_for_rights_and_changes_nothing() {
     assert_eq!(lab.aws.keys(), before);
     assert!(controller.place.record().await.map_err(|failed| failed.fault).unwrap().is_none(), "nothing was written");
 }
+
+/// Somebody put the same login once more in the first parameter: a host that reads the second one has it all the same.
+#[test]
+fn a_host_of_another_parameter_counts_by_what_that_gives_now() {
+    use crate::facts::{CURRENT, Further, Host, HostName, Proved, Standing, Store, StoreKind, Value, Version};
+    let at = Timestamp::UNIX_EPOCH;
+    let key = KeyId::new("NEW");
+    let version = |id: &str, labels: &[&str]| {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        Version { id: VersionId::new(id), created: at, labels, value: Value::Login(key.clone()) }
+    };
+    let store = |versions| Store { kind: StoreKind::ParameterStore, versions };
+    let standing = Standing { version: VersionId::new("2"), key: key.clone(), at, proof: Proved::True };
+    let mut facts = Facts {
+        me: String::new(),
+        keys: Vec::new(),
+        store: store(vec![version("2", &[]), version("3", &[CURRENT])]),
+        further: vec![Further { place: PlaceName::new("b"), store: store(vec![version("2", &[CURRENT])]) }],
+        behind: Vec::new(),
+        fleet: vec![Host { standing: Some(standing), ..Host::never_heard(HostName::new("mx1")) }],
+        gone: Vec::new(),
+        record: ControlRecord::new("ses"),
+        logins: Vec::new(),
+        unstored: None,
+        gaps: Vec::new(),
+    };
+    let version_of = |facts: &Facts| facts.fleet[0].standing.as_ref().map(|standing| standing.version.clone());
+    let mut elsewhere = facts.clone();
+    look::as_the_first_place_has_it(&mut facts);
+    assert_eq!(version_of(&facts), Some(VersionId::new("3")));
+    // Where no place gives that version any more, the host has an earlier one.
+    elsewhere.further[0].store.versions = vec![version("2", &[]), version("4", &[CURRENT])];
+    look::as_the_first_place_has_it(&mut elsewhere);
+    assert_eq!(version_of(&elsewhere), Some(VersionId::new("2")));
+}

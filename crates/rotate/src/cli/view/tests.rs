@@ -227,6 +227,11 @@ fn it_is_over_when_nothing_is_missing_and_what_was_counted_is_told() {
     let other = Key { id: KeyId::new("AKIAOTHER"), status: KeyStatus::Inactive, ..beside.facts.keys[0].clone() };
     beside.facts.keys.push(other);
     assert_eq!(over(&beside), format!("done: {} is in use; AKIAOTHER is there too, inactive", look::NEW));
+    // Another place does not give it.
+    let mut behind = complete();
+    let store = crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() };
+    behind.facts.further = vec![crate::facts::Further { place: crate::facts::PlaceName::new("b"), store }];
+    assert!(!is_complete(&behind, DeleteOld::AfterObserve));
     // What is published is not in use.
     let mut dead = complete();
     dead.facts.keys[0].status = KeyStatus::Inactive;
