@@ -282,7 +282,6 @@ cases! {
     c413 = "413-quoted-local-part";
     c414 = "414-inline-then-hash";
     c415 = "415-parameters-of-ones-own";
-    c416 = "416-trailing-dot";
     c417 = "417-relayhosts-by-a-union";
     c418 = "418-filter-that-hands-back";
     c419 = "419-sender-line-by-a-pipemap";
