@@ -266,6 +266,25 @@ cases! {
     c396 = "396-address-of-another-region";
     c397 = "397-mx-name-half-rotated";
     c398 = "398-keys-with-the-wrong-alias";
+    c400 = "400-wrong-alias-half-rotated";
+    c401 = "401-gateway-port-half-rotated";
+    c402 = "402-sender-line-by-a-transport";
+    c403 = "403-sender-line-before-a-gateways-own-login";
+    c404 = "404-local-part-with-a-dot";
+    c405 = "405-sender-line-by-a-transport-without-a-hop";
+    c406 = "406-sender-line-behind-a-policy-server";
+    c407 = "407-only-an-alias-of-another-region-fresh";
+    c408 = "408-only-an-alias-of-another-region";
+    c409 = "409-sender-line-of-the-other-instance";
+    c410 = "410-bare-address-half-rotated";
+    c411 = "411-options-in-one-word";
+    c412 = "412-senders-relay-without-a-login";
+    c413 = "413-quoted-local-part";
+    c414 = "414-inline-then-hash";
+    c415 = "415-parameters-of-ones-own";
+    c417 = "417-relayhosts-by-a-union";
+    c418 = "418-filter-that-hands-back";
+    c419 = "419-sender-line-by-a-pipemap";
     }
 }
 
