@@ -43,6 +43,8 @@ struct Has {
     resident: u64,
     /// Its share of what it has in common with others: where another daemon comes or goes, this changes.
     proportional: u64,
+    /// Data that no file is behind.
+    anonymous: u64,
     descriptors: usize,
     threads: usize,
 }
@@ -58,6 +60,7 @@ impl Has {
         Self {
             resident: kilobytes("Rss:"),
             proportional: kilobytes("Pss:"),
+            anonymous: kilobytes("Anonymous:"),
             descriptors: count("fd"),
             threads: count("task"),
         }
@@ -89,7 +92,7 @@ impl Has {
 
 impl fmt::Display for Has {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Has { resident, proportional, descriptors, threads } = self;
+        let Has { resident, proportional, descriptors, threads, .. } = self;
         write!(f, "RSS {resident} KiB, PSS {proportional} KiB, {descriptors} descriptors, {threads} threads")
     }
 }
@@ -548,13 +551,6 @@ fn polls_do_not_shorten_the_back_off() {
 /// What the systemd unit starts the daemon with.
 const UNIT: &str = include_str!("../../systemd/relaykey.service");
 
-/// Data of the process that no file is behind, in KiB.
-fn anonymous(pid: u32) -> u64 {
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("its memory");
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:")).expect("a line");
-    line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
-}
-
 /// Texts of less than 32 MiB are what glibc keeps by itself: see M_MMAP_THRESHOLD in mallopt(3).
 #[test]
 fn what_the_texts_of_large_tables_took_is_given_back() {
@@ -583,7 +579,7 @@ fn what_the_texts_of_large_tables_took_is_given_back() {
     shows(port, "that it is at rest", looked);
     let pid = daemon.id();
     let kept = wait_for(&format!("most of {text} KiB of text to be given back"), SOON, || {
-        Some(anonymous(pid)).filter(|kept| kept + 2048 < text)
+        Some(Has::of(pid).anonymous).filter(|kept| kept + 2048 < text)
     });
     println!("{kept} KiB are kept after a rollover in {text} KiB of text");
     daemon.terminate();
