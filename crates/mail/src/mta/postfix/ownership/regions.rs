@@ -138,7 +138,7 @@ impl Question<'_> {
         if !self.may_be_any_regions(login) || all.iter().filter(is_there).any(|named| holds_it(&named)) {
             return None;
         }
-        let is_elsewheres = all.iter().filter(holds_it).count() > 0;
+        let is_elsewheres = all.iter().any(|named| holds_it(&named));
         let has_another = all.iter().filter(is_there).any(|named| is_of_same_id(&named.login, login));
         // What was confirmed here is the default endpoint's.
         let is_default = self.scope.endpoints.first().is_some_and(|first| first.region.as_ref() == Some(region));
