@@ -97,7 +97,11 @@ impl<'a> Daemon<'a> {
                     return found;
                 }
             }
-            assert!(start.elapsed() < limit, "waited {limit:?} in vain for {what}; the last status: {last:#}");
+            assert!(
+                start.elapsed() < limit,
+                "waited {limit:?} in vain for {what}:\n{}\nthe last status: {last:#}",
+                in_short(&last)
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -227,4 +231,13 @@ pub fn passes_under(host: &Host, key: &Key) {
     while host.send() != key.id {
         assert!(Instant::now() < limit, "mail still goes out with another key");
     }
+}
+
+/// A line of each credential. The whole status of many is longer than what is kept of a failed test's output.
+fn in_short(status: &Value) -> String {
+    let of = |c: &Value| {
+        let seen = [&c["name"], &c["state"], &c["live"]["step"], &c["applied"]["username"], &c["live"]["next_wake"]];
+        format!("{} {}", seen.map(Value::to_string).join(" "), c["failures"])
+    };
+    status["credentials"].as_array().map(|all| all.iter().map(of).collect::<Vec<_>>().join("\n")).unwrap_or_default()
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use relaykey_core::target::{ReloadOwed, Swapped};
 
@@ -10,9 +9,9 @@ use super::activate::has_read;
 use super::journal::{HostMoment, LiveIdKey, SeenFiles, SwapPhase, TargetRecord};
 use super::left_behind::{LoginInUse, tables_in_use};
 use super::own_ids::CallerPurpose;
-use super::registry::{self, directories, ids_around};
+use super::registry::{directories, ids_around};
 use super::version_id::VersionIds;
-use super::{ATTEMPTS, Hindrances, Inspected, LOCK_WAIT, LiveEntry, MayChange, Target};
+use super::{Hindrances, Inspected, LOCK_WAIT, LiveEntry, MayChange, Target};
 use crate::credential::{self, Login, Secret};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -129,25 +128,7 @@ impl Target {
     /// What is there now, and not half of what another target of this process renames there meanwhile.
     pub(super) fn look(&self, ours: &Ours) -> Result<View, Fault> {
         let around = |view: Option<&View>| ids_around(view.map_or(&self.files, |view| &view.files));
-        self.undisturbed(around, || self.mta.inspect(ours)).map(|(view, _)| view)
-    }
-
-    /// Looks again where another target of this process renamed in one of the directories meanwhile: text and map may
-    /// have been seen as they never belonged together. Also says when the look began.
-    pub(super) fn undisturbed<T>(
-        &self,
-        directories: impl Fn(Option<&T>) -> Vec<registry::DirectoryId>,
-        look: impl Fn() -> Result<T, Fault>,
-    ) -> Result<(T, Instant), Fault> {
-        for attempt in 1.. {
-            let since = Instant::now();
-            let seen = look();
-            let directories = directories(seen.as_ref().ok());
-            if self.shared.directories.quiet_since(&directories, since, LOCK_WAIT) || attempt == ATTEMPTS {
-                return seen.map(|seen| (seen, since));
-            }
-        }
-        unreachable!("the last attempt returns")
+        self.shared.directories.undisturbed(LOCK_WAIT, around, || self.mta.inspect(ours)).map(|(view, _)| view)
     }
 
     pub(super) fn in_order(&self, ours: &Ours, login: &Login) -> Result<(), Fault> {

@@ -6,8 +6,8 @@
 //!
 //! - No rename falls between a target's last look at the live files and its own rename, whoever makes it among us; what
 //!   another one has renamed before is seen at that look, and planned anew.
-//! - Text and map are looked at together, or the look is repeated: [`Directories::quiet_since`] says whether one of us renamed
-//!   in between.
+//! - Text and map are looked at together, or the look is repeated: [`Directories::undisturbed`]. What was seen
+//!   while one of us renamed is nothing to decide by.
 //! - What waits for a target's child program, for its file system or for another process holds up nobody whose tables are in
 //!   other directories. In the same directory it holds up renames for as long as a rename hangs, and nothing else.
 
@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::Locks;
+use crate::fault::{Class, Fault};
 use crate::host::{Directory, HostError, Lock};
 
 /// Device and inode of a directory.
@@ -147,6 +148,37 @@ impl Directories {
         self.turn_ended.wait_timeout_while(entries, wait, busy).unwrap_or_else(PoisonError::into_inner).0
     }
 
+    /// Looks, and again where another target of this process renamed in one of the directories meanwhile: text and map may
+    /// have been seen as they never belonged together. Also says when the look began.
+    ///
+    /// # Errors
+    /// What the look comes to; [`Class::ChangedUnderneath`], temporary, where others renamed during every look for `wait`:
+    /// what was seen then is nothing to decide by, however often it was looked.
+    pub(super) fn undisturbed<T>(
+        &self,
+        wait: Duration,
+        directories: impl Fn(Option<&T>) -> Vec<DirectoryId>,
+        look: impl Fn() -> Result<T, Fault>,
+    ) -> Result<(T, Instant), Fault> {
+        let began = Instant::now();
+        loop {
+            let since = Instant::now();
+            let seen = look();
+            if self.quiet_since(&directories(seen.as_ref().ok()), since, wait) {
+                return seen.map(|seen| (seen, since));
+            }
+            if began.elapsed() >= wait {
+                return Err(Fault::new(
+                    Class::ChangedUnderneath,
+                    "other targets of this process replaced files beside the tables during every look, so that text and map were \
+                     never seen together",
+                    "nothing, if it passes: what is there then is looked at anew",
+                )
+                .temporary());
+            }
+        }
+    }
+
     /// Waits, at most `wait`, until none of us renames in any of these directories. Did none since `since`?
     pub(super) fn quiet_since(&self, ids: &[DirectoryId], since: Instant, wait: Duration) -> bool {
         let entries = self.lock_entries();
@@ -193,4 +225,35 @@ pub(super) fn ids(locks: &Locks) -> Vec<DirectoryId> {
 pub(super) fn ids_around(files: &[PathBuf]) -> Vec<DirectoryId> {
     let directories = directories(files).unwrap_or_default();
     directories.iter().filter_map(|directory| directory.id().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// A look that others rename in, as long as `disturbed` says of its number.
+    fn look_at(disturbed: impl Fn(u32) -> bool, wait: Duration) -> Result<u32, Fault> {
+        let (dir, all) = (tempfile::tempdir().expect("a directory"), Directories::default());
+        let held = all.lock(&Directory::open(dir.path()).expect("opened"), Duration::ZERO).expect("locked");
+        let looks = Cell::new(0);
+        let look = || {
+            looks.set(looks.get() + 1);
+            if disturbed(looks.get()) {
+                drop(all.turn(std::iter::once(&held), Duration::ZERO)?);
+            }
+            Ok(looks.get())
+        };
+        all.undisturbed(wait, |_| vec![held.id()], look).map(|(seen, _)| seen)
+    }
+
+    #[test]
+    fn what_was_seen_while_others_renamed_is_never_taken_for_what_is_there() {
+        assert_eq!(look_at(|_| false, Duration::from_secs(30)), Ok(1));
+        // Ten credentials in one table may disturb more looks than any count allows for.
+        assert_eq!(look_at(|look| look < 40, Duration::from_secs(30)), Ok(40));
+        let given_up = look_at(|_| true, Duration::from_millis(20)).expect_err("never undisturbed");
+        assert_eq!((given_up.class, given_up.temporary), (Class::ChangedUnderneath, true), "{given_up:?}");
+    }
 }

@@ -172,7 +172,7 @@ impl Target {
     ) -> Result<(View, Plan, Instant), Fault> {
         for _ in 0..ATTEMPTS {
             let look = || Ok((self.mta.inspect(ours)?, self.mta.plan(ours, logins)?));
-            let ((view, plan), since) = self.undisturbed(|_| ids(locks), look)?;
+            let ((view, plan), since) = self.shared.directories.undisturbed(LOCK_WAIT, |_| ids(locks), look)?;
             let held = locks.len();
             let files: Vec<PathBuf> = view.files.iter().chain(plan.files().map(|file| &file.path)).cloned().collect();
             if self.write {
@@ -255,7 +255,7 @@ impl Target {
     }
 
     pub(super) fn plan_anew(&self, open: &OpenChange) -> Result<(Plan, Instant), Fault> {
-        self.undisturbed(|_| ids(&open.locks), || self.mta.plan(&open.ours, &open.logins))
+        self.shared.directories.undisturbed(LOCK_WAIT, |_| ids(&open.locks), || self.mta.plan(&open.ours, &open.logins))
     }
 
     pub(super) fn swap(&mut self) -> Result<u64, Fault> {
