@@ -88,6 +88,13 @@ impl StateError {
                 path.display(),
                 relaykey("sync")
             ),
+            // What a version of a file source is called comes out of it.
+            StateError::Broken { path, .. } if path.ends_with("key") => format!(
+                "put {0} back from a backup; or move it aside, and a new one is made: mv {0} {1}; what a `file` source gives then \
+                 counts as another version, also where it is the same, and is confirmed once more",
+                trust::quoted(path),
+                trust::quoted(&path.with_extension("broken"))
+            ),
             StateError::Broken { path, .. } => {
                 let (dir, name) = (path.parent().and_then(Path::parent), path.file_stem().unwrap_or_default());
                 let dir = dir.unwrap_or(Path::new("."));
@@ -558,6 +565,11 @@ mod tests {
             ": mkdir -m 0700 /var/lib/relaykey/ses.broken && mv /var/lib/relaykey/credentials/ses.json /var/lib/relaykey/audit/ses.*.jsonl \
              /var/lib/relaykey/ses.broken/;"
         ));
+        let said = fix("/var/lib/relaykey/key");
+        assert!(
+            said.contains(": mv /var/lib/relaykey/key /var/lib/relaykey/key.broken;") && !said.contains("audit"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -173,7 +173,7 @@ fn a_whole_rotation_from_the_command_line() {
         ran.expect(3).says("roster-open").says("confirmed 0/3");
         // What is to be pasted is about this configuration.
         let config = desk.dir.path().join("rotate.toml");
-        ran.says(&format!("`relaykey-rotate --config {} hosts seal --expect 3`", config.display()));
+        ran.says(&format!("`relaykey-rotate --config {} hosts seal --expect N`", config.display()));
         assert_eq!(ran.actions(), ["create", "put", "log-in", "promote"]);
         let status = desk.rotate(&["status", "--json"]);
         let document = status.expect(3).json();

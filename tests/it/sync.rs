@@ -1409,6 +1409,34 @@ fn backed_up(host: &Host) -> impl Fn() + use<> {
     move || copy(&kept, &state)
 }
 
+/// The command that is printed for a file of the state directory that is damaged is pasted, and mends it.
+#[test]
+fn a_damaged_file_of_the_state_directory_is_moved_aside_by_the_command_that_is_printed() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.configure(&Setup { source: &host.publish(key.pair()), ..Setup::default() });
+    host.start_postfix();
+    host.sync(&[], 0).says(&["ses: adopted"]);
+    let before = host.snapshot();
+    // The key of a `file` source's versions: what is in use counts as another version, and nothing is written for it.
+    for (file, moved_to, then) in
+        [("key", "key.broken", "ses: confirmed"), ("credentials/ses.json", "ses.broken", "ses: adopted")]
+    {
+        let path = host.path("state").join(file);
+        fs::OpenOptions::new().write(true).open(&path).expect("opened").set_len(16).expect("cut");
+        let said = host.sync(&[], 1).err.clone();
+        let fix =
+            said.lines().find(|line| line.contains(": m") && line.contains("mv ")).unwrap_or_else(|| panic!("{said}"));
+        let command = &fix[fix.find(": mkdir").or(fix.find(": mv")).expect("a command") + 2..];
+        let command = command.split(';').next().expect("a part");
+        let ran = Command::new("sh").args(["-euc", command]).status().expect("sh");
+        assert!(ran.success(), "{command}");
+        assert!(host.path("state").join(moved_to).exists(), "{command}");
+        host.sync(&[], 0).says(&[then]);
+        assert!(host.snapshot() == before, "the table is as it was");
+    }
+}
+
 /// A backup of the state directory was put back: the table is ahead of it.
 #[test]
 fn a_state_older_than_the_table_goes_forward() {

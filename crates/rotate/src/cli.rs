@@ -349,7 +349,8 @@ mod tests {
         let ours: Vec<&str> = commands.filter(|command| command.starts_with("relaykey-rotate ")).collect();
         assert!(ours.len() > 10, "{ours:#?}");
         for command in ours {
-            if let Err(e) = Cli::try_parse_from(words(command)) {
+            // How many mail servers there are is for a person to count; nothing else is left open.
+            if let Err(e) = Cli::try_parse_from(words(&command.replace("--expect N", "--expect 3"))) {
                 panic!("`{command}`: {e}");
             }
         }

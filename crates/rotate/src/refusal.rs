@@ -281,9 +281,15 @@ impl Refusal {
 impl Refusal {
     /// One of each, with made-up ids.
     pub fn one_of_each() -> Vec<Self> {
+        Self::one_of_each_about(&HostName::new("mx1"))
+    }
+
+    /// The same, where they are about a host about this one.
+    #[cfg(test)]
+    pub fn one_of_each_about(host: &HostName) -> Vec<Self> {
         use Refusal::*;
         let now = || Timestamp::from_second(1_772_438_400).expect("a time");
-        let (host, key, version) = (HostName::new("mx1"), KeyId::new("AKIA1"), VersionId::new("v1"));
+        let (key, version) = (KeyId::new("AKIA1"), VersionId::new("v1"));
         let h = || host.clone();
         let k = || key.clone();
         let place = || PlaceName::new("secret \"SESSendSecret\" in us-east-1");

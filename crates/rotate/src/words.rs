@@ -3,14 +3,21 @@
 use std::fmt::{self, Write as _};
 use std::sync::{PoisonError, RwLock};
 
+use relaykey::host::trust::quoted;
+
 use crate::evidence::Verdict;
-use crate::facts::{KeyId, Part, VersionId, WhyMissing};
+use crate::facts::{HostName, KeyId, Part, VersionId, WhyMissing};
 use crate::plan::{Action, Phase, Purpose, Reason, WhyGone};
 use crate::refusal::{AtPlace, KnownUse, Refusal};
 
 /// Ids with a comma between them.
 fn list(keys: &[KeyId]) -> String {
     keys.iter().map(KeyId::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// A host's name comes from whoever can write a report: in a command that is pasted it is one word, whatever is in it.
+fn pasted(host: &HostName) -> String {
+    quoted(host.as_str())
 }
 
 /// What facts do not name and words do: how commands that are printed begin here, and what the configuration calls things.
@@ -252,28 +259,37 @@ impl Refusal {
                 "start relaykey on the hosts that are missing or silent: `{us} hosts list` says which are; what is gone is \
                  removed with `hosts remove`"
             ),
-            RosterOpen { counted: 0, expect: None, .. } => format!(
-                "when your mail servers report, `{us} hosts list` shows them; then say how many they are: `{us} hosts seal`"
-            ),
-            RosterOpen { counted, expect: None, .. } => format!(
-                "when all of your mail servers are in `{us} hosts list`, say how many they are: `{us} hosts seal --expect {counted}`"
+            // The number is a person's to say: how many have reported is what it is to be held against.
+            RosterOpen { expect: None, .. } => format!(
+                "when all of your mail servers are in `{us} hosts list`, count them, and say how many they are: `{us} hosts seal \
+                 --expect N`"
             ),
             HostUnconfirmed { host } => {
-                format!("on {host}, `relaykey status`; if it is no mail server any more, `{us} hosts remove {host}`")
+                let pasted = pasted(host);
+                format!("on {host}, `relaykey status`; if it is no mail server any more, `{us} hosts remove {pasted}`")
             }
-            HostSilent { host, .. } => format!(
-                "start relaykey on {host}; if it is down and will not come back with the old key, \
-                 `{us} hosts waive {host} --reason \"down for repair\"`; if it is gone, `{us} hosts remove {host}`"
-            ),
+            HostSilent { host, .. } => {
+                let pasted = pasted(host);
+                format!(
+                    "start relaykey on {host}; if it is down and will not come back with the old key, \
+                     `{us} hosts waive {pasted} --reason \"down for repair\"`; if it is gone, `{us} hosts remove {pasted}`"
+                )
+            }
             ProofFalse { host } => format!("on {host}, `relaykey confirm`; find out who else can write its reports"),
-            ProofMissing { host, .. } => format!(
-                "on {host}, `relaykey confirm`; if it cannot prove it, look for yourself and \
-                 `{us} hosts waive {host} --reason \"looked at its table\"`"
-            ),
-            AgentTooOld { host } => format!(
-                "update relaykey on {host}; or look at its login tables yourself and \
-                 `{us} hosts waive {host} --reason \"looked at its tables\"`"
-            ),
+            ProofMissing { host, .. } => {
+                let pasted = pasted(host);
+                format!(
+                    "on {host}, `relaykey confirm`; if it cannot prove it, look for yourself and \
+                     `{us} hosts waive {pasted} --reason \"looked at its table\"`"
+                )
+            }
+            AgentTooOld { host } => {
+                let pasted = pasted(host);
+                format!(
+                    "update relaykey on {host}; or look at its login tables yourself and \
+                     `{us} hosts waive {pasted} --reason \"looked at its tables\"`"
+                )
+            }
             OtherVersion { host, .. } | RemainingOld { host, .. } => format!("on {host}, `relaykey sync`"),
             OldKeyElsewhere { host, .. } => format!(
                 "on {host}, `relaykey check` names the entry: give it the new key, or remove it; what only uses it, `relaykey \
@@ -286,8 +302,9 @@ impl Refusal {
             }
             Withdrawn { host } => format!("on {host}, `relaykey sync`; it confirms again when it has the new key"),
             NameTwice { host } | IdentityShared { host } => {
+                let pasted = pasted(host);
                 format!(
-                    "give each host a name and an AWS identity of its own; or, if it is meant so, `{us} hosts accept {host}`"
+                    "give each host a name and an AWS identity of its own; or, if it is meant so, `{us} hosts accept {pasted}`"
                 )
             }
             Clock { host } => format!("set the clock of {host}; it needs time synchronisation"),

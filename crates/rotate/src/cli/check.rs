@@ -218,9 +218,10 @@ pub(super) fn published(look: &Look) -> Result<String, Box<Fault>> {
 
 fn logged_in(login: &PublishedLogin, ok: &mut Vec<InOrder>, faults: &mut Vec<Fault>) {
     let refused = |key: &KeyId, said: &str| {
+        // What is refused here may well be accepted where hosts log in: nothing is advised that changes what they use.
         let fix = format!(
-            "hosts that use it cannot send either: a key that is some minutes old needs time; else is the value made for the \
-             region of this endpoint? `{} run` publishes another key",
+            "a key that is some minutes old needs time; else look first whether hosts send with it: `{} hosts list`. If they do, \
+             `endpoint` and `region` in [credential.smtp] of rotate.toml are not those that the value was made for",
             names().us
         );
         Fault::new(Class::Refused, format!("the published login with {key} is refused at {said}"), fix)

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
 use relaykey::host;
+use relaykey_core::config::value::is_host_name;
 use relaykey_core::config::value::similar;
 
 use super::view::{Document, Stand, confirmed, hosts, hosts_reported, number, put, seals_now, span, stamp};
@@ -23,7 +24,7 @@ pub enum HostsCommand {
     /// Every host that is counted, the worst first.
     List,
     /// A host that has not reported yet is waited for.
-    Add(HostArgs),
+    Add(AddArgs),
     /// A host that is gone is not waited for any more, until it reports again.
     Remove(RemoveArgs),
     /// A host is silent, or cannot prove what it says, and a person vouches for it. Never covers a host that names the old key.
@@ -34,6 +35,12 @@ pub enum HostsCommand {
     Seal(SealArgs),
     /// Another machine, or another AWS identity, may report under this host's name.
     Accept(HostArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    #[arg(value_name = "HOST", value_parser = a_host_name)]
+    host: String,
 }
 
 #[derive(Debug, Args)]
@@ -69,7 +76,7 @@ pub struct WaiveArgs {
 #[derive(Debug, Args)]
 pub struct SealArgs {
     /// How many mail servers there are. May be left out where it was said before.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = how_many)]
     expect: Option<usize>,
 }
 
@@ -86,13 +93,25 @@ pub fn days(text: &str) -> Result<SignedDuration, String> {
     }
 }
 
+/// A name that no agent reports under would be waited for in vain: the agent takes none but these either.
+pub fn a_host_name(text: &str) -> Result<String, String> {
+    match is_host_name(text) {
+        true => Ok(text.to_owned()),
+        false => Err("write the host's name as `relaykey status` on it says it: letters, digits, `-` and `.`".into()),
+    }
+}
+
+fn how_many(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "write how many mail servers there are, as a number".into())
+}
+
 pub async fn run(mut at: Session<'_>, command: &HostsCommand) -> Exit {
     let name = |args: &HostArgs| HostName::new(args.host.clone());
     match command {
         HostsCommand::List => list(at).await,
         HostsCommand::Add(args) => {
             let done = format!("{} is waited for", args.host);
-            answered(&mut at, Ask::Add { host: name(args) }, "add", &done).await
+            answered(&mut at, Ask::Add { host: HostName::new(args.host.clone()) }, "add", &done).await
         }
         HostsCommand::Remove(args) => remove(at, args).await,
         HostsCommand::Unwaive(args) => {
@@ -267,10 +286,7 @@ async fn seal(mut at: Session<'_>, args: &SealArgs) -> Exit {
     let Some(expect) = args.expect.or(before) else {
         complain(
             &format!("how many mail servers are there? {} so far", hosts_reported(heard)),
-            &match retire::counted(&look.facts) {
-                0 => "count them, and say it with --expect".to_owned(),
-                counted => format!("count them, and say it: `{} hosts seal --expect {counted}`", called()),
-            },
+            &format!("count your mail servers, and say it: `{} hosts seal --expect N`", called()),
         );
         return Exit::Usage;
     };
@@ -283,7 +299,7 @@ async fn seal(mut at: Session<'_>, args: &SealArgs) -> Exit {
         complain(
             &format!("more hosts than {expect} are counted already: {counted}"),
             &format!(
-                "take out what is gone (`{} hosts list`, `hosts remove`); else `{} hosts seal --expect {counted}`",
+                "take out what is gone (`{} hosts list`, `{} hosts remove HOST`); else say how many there are",
                 called(),
                 called()
             ),
@@ -334,7 +350,7 @@ mod tests {
         let Some(lab) = Lab::of("cli::hosts::tests::what_is_said_of_hosts_is_not_said_by_mistake") else { return };
         let said = async |command: HostsCommand| run(lab.place().await, &command).await;
         for name in ["mx1", "mx2"] {
-            assert_eq!(said(HostsCommand::Add(HostArgs { host: name.into() })).await, Exit::Done);
+            assert_eq!(said(HostsCommand::Add(AddArgs { host: name.into() })).await, Exit::Done);
         }
         // Nobody of that name is there.
         let remove = |host: &str| HostsCommand::Remove(RemoveArgs { host: host.into(), yes: true });

@@ -18,7 +18,7 @@ pub struct PolicyArgs {
     #[arg(long = "kms-key", value_name = "ARN", value_parser = kms_key)]
     kms_keys: Vec<String>,
     /// Of a host: its name. Where hosts report to Parameter Store, each can be held to its own report.
-    #[arg(long, value_name = "NAME", value_parser = host_name)]
+    #[arg(long, value_name = "NAME", value_parser = super::hosts::a_host_name)]
     host: Option<String>,
     /// Of a host: which keys the table has. 2: `principal` and `credential#host_id`; 1: `credential` and `host`, as 0.1.0 made it.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
@@ -91,14 +91,6 @@ fn kms_key(text: &str) -> Result<String, String> {
     match Arn::parse(text).is_some() && text.contains(":kms:") {
         true => Ok(text.to_owned()),
         false => Err("write the key's ARN, arn:aws:kms:REGION:ACCOUNT:key/ID".into()),
-    }
-}
-
-fn host_name(text: &str) -> Result<String, String> {
-    let fits = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
-    match !text.is_empty() && text.bytes().all(fits) {
-        true => Ok(text.to_owned()),
-        false => Err("write the host's name, as `relaykey-rotate hosts list` shows it".into()),
     }
 }
 

@@ -47,3 +47,18 @@ fn advice_about_a_key_does_no_harm() {
         }
     }
 }
+
+/// Whoever can write a report chooses the name in it, and a person pastes what is said about it.
+#[test]
+fn a_name_in_a_report_is_one_word_of_what_is_pasted() {
+    let host = crate::facts::HostName::new("mx1;id $(id)");
+    let mut commands = 0;
+    for refusal in Refusal::one_of_each_about(&host) {
+        let fix = refusal.fix();
+        for command in fix.split('`').skip(1).step_by(2).filter(|command| command.contains("mx1;id")) {
+            commands += 1;
+            assert!(command.replace("'mx1;id $(id)'", "").find("mx1;id").is_none(), "{command}");
+        }
+    }
+    assert!(commands >= 6, "{commands}");
+}
