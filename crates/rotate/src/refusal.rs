@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{HostName, KeyId, Part, PlaceName, VersionId, WhyMissing};
+use crate::facts::{Gap, HostName, KeyId, Part, Place, VersionId, WhyMissing, WhyUnseen};
 
 /// What is known of the use of a key that nobody explains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,6 +32,10 @@ pub enum AtPlace {
     Moved,
     /// Somebody else's key is AWSPENDING there.
     PendingForeign,
+    /// AWSPENDING has no value there yet, and is young: Secrets Manager's own.
+    PendingEmpty,
+    /// It is to hold a secret access key, and the first place an SMTP password alone, from which none can be made.
+    NeedsKey,
     /// What it gives is no login of this IAM user's, and we never put anything there.
     NotOurs,
 }
@@ -154,21 +158,36 @@ pub enum Refusal {
     },
     /// A replica of the secret has not got what the secret has.
     ReplicaBehind {
+        of: Part,
         region: String,
         failed: bool,
     },
     /// About a further place.
     NotEverywhere {
-        place: PlaceName,
+        place: Place,
         why: AtPlace,
     },
-    KmsDenied,
+    /// A place of the rotation is not in the configuration any more.
+    PlaceDropped {
+        place: Place,
+        /// What it was last seen to give.
+        gives: Option<KeyId>,
+    },
+    /// The rotation began with this place as the first, and the configuration has another one first.
+    PlaceOrder {
+        first: Place,
+    },
+    KmsDenied {
+        part: Part,
+    },
     AccessDenied {
         part: Part,
     },
     Throttled,
     UserMissing,
-    SecretDeleting,
+    SecretDeleting {
+        part: Part,
+    },
     /// The secret, or the table, is not there.
     NotFound {
         part: Part,
@@ -203,6 +222,20 @@ pub enum WaitsFor {
 }
 
 impl Refusal {
+    /// That a part of the world could not be looked at.
+    pub fn of_a_gap(gap: &Gap) -> Self {
+        let part = gap.part.clone();
+        match gap.why {
+            WhyUnseen::AccessDenied => Refusal::AccessDenied { part },
+            WhyUnseen::KmsDenied => Refusal::KmsDenied { part },
+            WhyUnseen::Throttled => Refusal::Throttled,
+            WhyUnseen::UserMissing => Refusal::UserMissing,
+            WhyUnseen::SecretDeleting => Refusal::SecretDeleting { part },
+            WhyUnseen::NotFound => Refusal::NotFound { part },
+            WhyUnseen::NoAnswer => Refusal::NoAnswer { part },
+        }
+    }
+
     /// The host it is about.
     pub fn host(&self) -> Option<&HostName> {
         use Refusal::*;
@@ -237,7 +270,7 @@ impl Refusal {
             | Busy { .. }
             | PendingEmpty { .. }
             | ReplicaBehind { failed: false, .. }
-            | NotEverywhere { why: AtPlace::Behind, .. } => WaitsFor::Time,
+            | NotEverywhere { why: AtPlace::Behind | AtPlace::PendingEmpty, .. } => WaitsFor::Time,
             HostUnconfirmed { .. } | OtherVersion { .. } | Withdrawn { .. } | Clock { .. } => WaitsFor::Hosts,
             DeactivatedByHand { .. }
             | NoHosts
@@ -266,10 +299,12 @@ impl Refusal {
             | ValueNotOurs { .. }
             | ReplicaBehind { failed: true, .. }
             | NotEverywhere { .. }
-            | KmsDenied
+            | PlaceDropped { .. }
+            | PlaceOrder { .. }
+            | KmsDenied { .. }
             | AccessDenied { .. }
             | UserMissing
-            | SecretDeleting
+            | SecretDeleting { .. }
             | NotFound { .. }
             | RevokedKeyPublished { .. }
             | WouldCut { .. } => WaitsFor::Person,
@@ -282,11 +317,18 @@ impl Refusal {
     /// One of each, with made-up ids.
     pub fn one_of_each() -> Vec<Self> {
         use Refusal::*;
+        use crate::facts::StoreKind;
         let now = || Timestamp::from_second(1_772_438_400).expect("a time");
         let (host, key, version) = (HostName::new("mx1"), KeyId::new("AKIA1"), VersionId::new("v1"));
         let h = || host.clone();
         let k = || key.clone();
-        let place = || PlaceName::new("secret \"SESSendSecret\" in us-east-1");
+        let place = || Place {
+            kind: StoreKind::SecretsManager,
+            region: Some("us-east-1".into()),
+            account: None,
+            name: "SESSendSecret".into(),
+        };
+        let further = || Part::Further(place());
         vec![
             DeactivatedByHand { key: k() },
             NoHosts,
@@ -328,19 +370,25 @@ impl Refusal {
             PendingEmpty { version: version.clone() },
             VersionUnreadable { key: k() },
             ValueNotOurs { version },
-            ReplicaBehind { region: "us-east-1".into(), failed: false },
-            ReplicaBehind { region: "us-east-1".into(), failed: true },
+            ReplicaBehind { of: Part::Store, region: "us-west-2".into(), failed: false },
+            ReplicaBehind { of: further(), region: "us-west-2".into(), failed: true },
             NotEverywhere { place: place(), why: AtPlace::Behind },
             NotEverywhere { place: place(), why: AtPlace::Moved },
             NotEverywhere { place: place(), why: AtPlace::PendingForeign },
+            NotEverywhere { place: place(), why: AtPlace::PendingEmpty },
+            NotEverywhere { place: place(), why: AtPlace::NeedsKey },
             NotEverywhere { place: place(), why: AtPlace::NotOurs },
-            KmsDenied,
+            PlaceDropped { place: place(), gives: Some(k()) },
+            PlaceDropped { place: place(), gives: None },
+            PlaceOrder { first: place() },
+            KmsDenied { part: Part::Store },
             AccessDenied { part: Part::Fleet },
             Throttled,
             NoAnswer { part: Part::Store },
             NotFound { part: Part::Store },
             UserMissing,
-            SecretDeleting,
+            SecretDeleting { part: Part::Store },
+            SecretDeleting { part: further() },
             Busy { holder: "c".into(), until: now() },
             RevokedKeyPublished { key: k() },
             WouldCut { host: Some(h()), key: k() },

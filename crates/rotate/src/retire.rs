@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::evidence::{Verdict, is_silent, verdict};
-use crate::facts::{CURRENT, Facts, Further, Host, HostName, Key, KeyId, LastUsed, PENDING, VersionId};
+use crate::facts::{CURRENT, Facts, Further, Host, HostName, Key, KeyId, LastUsed, PENDING, Part, VersionId};
 use crate::policy::{Policy, UNKNOWN_POLL, USE_SLACK};
-use crate::record::ControlRecord;
+use crate::record::{ControlRecord, KnownPlace};
 use crate::refusal::{AtPlace, Refusal};
 
 /// What stands in the way at this host, where this version with this key is published, and `old` is to go. A waiver covers
@@ -137,12 +137,30 @@ pub fn further_stops(facts: &Facts) -> Vec<Refusal> {
         Refusal::NotEverywhere { place: further.place.clone(), why }
     };
     // A replica gives what its secret gave before: whoever starts there would get the old key.
-    elsewhere.map(stop).chain(replica_stops(facts)).collect()
+    elsewhere.map(stop).chain(replica_stops(facts)).chain(place_stops(facts)).chain(unseen_stops(facts)).collect()
+}
+
+/// The places of the rotation that the configuration does not name, or not in their order: no key dies that they may give.
+pub fn place_stops(facts: &Facts) -> impl Iterator<Item = Refusal> {
+    let dropped = |known: &KnownPlace| Refusal::PlaceDropped { place: known.place.clone(), gives: known.gives.clone() };
+    // Told as dropped, where it is not there at all.
+    let order = facts.first_before().filter(|first| facts.configured().any(|place| place == *first));
+    let order = order.map(|first| Refusal::PlaceOrder { first: first.clone() });
+    facts.dropped().map(dropped).chain(order)
+}
+
+/// The further places that could not be looked at.
+pub fn unseen_stops(facts: &Facts) -> impl Iterator<Item = Refusal> {
+    facts.gaps.iter().filter(|gap| matches!(gap.part, Part::Further(_))).map(Refusal::of_a_gap)
 }
 
 /// The replicas that do not have what their secret has.
 pub fn replica_stops(facts: &Facts) -> impl Iterator<Item = Refusal> {
-    facts.behind.iter().map(|one| Refusal::ReplicaBehind { region: one.region.clone(), failed: one.failed })
+    facts.behind.iter().map(|one| Refusal::ReplicaBehind {
+        of: one.of.clone(),
+        region: one.region.clone(),
+        failed: one.failed,
+    })
 }
 
 /// The pending version that carries the canary label, where every host that watches the label has it, with proof.
@@ -205,7 +223,7 @@ pub fn stops(facts: &Facts, old: &Key, now: Timestamp) -> Vec<Refusal> {
     // Never the key that is published, whatever the record says.
     stops.extend(further_stops(facts));
     let given = facts.further.iter().any(|further| further.key() == Some(&old.id));
-    if given || current.and_then(|version| version.key()) == Some(&old.id) {
+    if given || facts.may_be_given(&old.id) || current.and_then(|version| version.key()) == Some(&old.id) {
         stops.push(Refusal::WouldCut { host: None, key: old.id.clone() });
     }
     stops.extend(use_stops(facts, old));

@@ -318,6 +318,7 @@ impl World {
                 kind: if parameter_store { StoreKind::ParameterStore } else { StoreKind::SecretsManager },
                 versions: (0..usize::from(self.count)).map(version).collect(),
             },
+            place: crate::facts::Place::secret("a"),
             further: Vec::new(),
             behind: Vec::new(),
             fleet: (0..HOSTS).filter_map(|j| self.host(j)).collect(),

@@ -1,5 +1,5 @@
 use super::*;
-use crate::facts::{LastUsed, Store, StoreKind, TookBack, Value, Version, VersionId, WhyTakenBack};
+use crate::facts::{Gap, LastUsed, Store, StoreKind, TookBack, Value, Version, VersionId, WhyTakenBack, WhyUnseen};
 use crate::record::{Deactivated, Lease, ProvedDead, Published, Revoked};
 
 fn now() -> Timestamp {
@@ -34,6 +34,7 @@ fn facts() -> Facts {
             kind: StoreKind::SecretsManager,
             versions: vec![version("v1", "OLD", crate::facts::PREVIOUS), version("v2", "NEW", CURRENT)],
         },
+        place: crate::facts::Place::secret("a"),
         further: Vec::new(),
         behind: Vec::new(),
         fleet: Vec::new(),
@@ -227,7 +228,7 @@ fn a_host_that_is_cut_off_does_not_wait_for_a_store_that_cannot_be_read() {
     let decision = plan(&facts, &policy(), now());
     let host = Some(HostName::new("mx1"));
     assert_eq!(decision.action, Some(Action::Reactivate { key: KeyId::new("OLD"), host }));
-    assert_eq!((decision.phase, decision.refusals), (Phase::Trouble, vec![Refusal::KmsDenied]));
+    assert_eq!((decision.phase, decision.refusals), (Phase::Trouble, vec![Refusal::KmsDenied { part: Part::Store }]));
     assert_eq!(crate::checker::check(&plan(&facts, &policy(), now()), &facts, &policy(), now()), []);
     // Not if a person did that, who had brought it back before: also that was seen without the store.
     let mut by_hand = facts.clone();
@@ -441,7 +442,7 @@ fn no_answer_is_not_called_a_refusal() {
 /// Where the same key is published too; it gives this key.
 fn further(name: &str, kind: StoreKind, key: &str) -> crate::facts::Further {
     let versions = vec![version("f1", key, CURRENT)];
-    crate::facts::Further { place: crate::facts::PlaceName::new(name), store: Store { kind, versions } }
+    crate::facts::Further { place: crate::facts::Place::secret(name), store: Store { kind, versions }, needs_key: false }
 }
 
 /// `NEXT` is AWSPENDING and accepted, `NEW` is published in two secrets and a parameter.
@@ -460,8 +461,13 @@ fn pending_in_three_places() -> Facts {
     facts
 }
 
-fn place(name: &str) -> crate::facts::PlaceName {
-    crate::facts::PlaceName::new(name)
+/// What the second place was last seen to give.
+fn copied(key: &str) -> Vec<crate::record::KnownPlace> {
+    vec![crate::record::KnownPlace { place: place("b"), gives: Some(KeyId::new(key)) }]
+}
+
+fn place(name: &str) -> crate::facts::Place {
+    crate::facts::Place::secret(name)
 }
 
 #[test]
@@ -482,7 +488,7 @@ fn a_new_key_lies_ready_everywhere_before_it_is_published_anywhere() {
     let promote =
         Action::Promote { from: Some(VersionId::new("v2")), version: VersionId::new("v3"), key: KeyId::new("NEXT") };
     // A replica comes after it by itself, and is waited for.
-    facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: false }];
+    facts.behind = vec![crate::facts::Replica { of: Part::Store, region: "us-east-1".into(), failed: false }];
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["replica-behind"]), "{decision:?}");
     facts.behind.clear();
@@ -523,7 +529,7 @@ fn what_a_further_place_gives_is_written_over_where_it_is_ours_alone() {
     }
     // It gave the published key: what it gives now, somebody chose.
     facts.further[0].store.versions[0].value = Value::Login(KeyId::new("OLD"));
-    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
+    facts.record.places = copied("NEW");
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "label-moved"), "{decision:?}");
 }
@@ -547,7 +553,7 @@ fn a_key_that_any_place_gives_does_not_die_and_comes_back() {
 fn an_old_key_that_a_replica_still_gives_does_not_die() {
     let mut facts = facts();
     facts.keys[0].status = KeyStatus::Active;
-    facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: true }];
+    facts.behind = vec![crate::facts::Replica { of: Part::Store, region: "us-east-1".into(), failed: true }];
     let stops = crate::retire::stops(&facts, &facts.keys[0], now());
     assert!(stops.iter().any(|stop| stop.class() == "replica-behind"), "{stops:?}");
     facts.behind.clear();
@@ -561,18 +567,17 @@ fn what_a_person_put_in_a_further_place_during_a_rotation_stays() {
     let mut facts = pending_in_three_places();
     facts.further[0].store.versions.push(Version { created: now(), ..version("f2", "NEXT", PENDING) });
     facts.further[0].store.versions[0].value = Value::Login(KeyId::new("ANOTHER"));
-    let copied = |key| vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new(key) }];
-    facts.record.copies = copied("NEW");
+    facts.record.places = copied("NEW");
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["value-not-ours"]), "{decision:?}");
     // What we left there, of a key that is gone by now.
-    facts.record.copies = copied("ANOTHER");
+    facts.record.places = copied("ANOTHER");
     assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::Promote { .. })));
     // Put there after the first place was published.
     (facts.store.versions[1].labels, facts.store.versions[2].labels) = (Vec::new(), vec![CURRENT.into()]);
     facts.record.published = Some(Published { version: VersionId::new("v3"), key: KeyId::new("NEXT"), at: now() });
     facts.record.old = Some(KeyId::new("NEW"));
-    facts.record.copies = copied("NEW");
+    facts.record.places = copied("NEW");
     facts.further.truncate(1);
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "value-not-ours"), "{decision:?}");
@@ -582,7 +587,7 @@ fn what_a_person_put_in_a_further_place_during_a_rotation_stays() {
 #[test]
 fn a_further_place_that_was_emptied_gets_the_published_key() {
     let mut facts = facts();
-    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
+    facts.record.places = copied("NEW");
     for kind in [StoreKind::SecretsManager, StoreKind::ParameterStore] {
         facts.further = vec![further("b", kind, "")];
         facts.further[0].store.versions.clear();
@@ -595,9 +600,9 @@ fn a_further_place_that_was_emptied_gets_the_published_key() {
 #[test]
 fn where_the_published_key_is_dead_no_place_waits_for_another() {
     let mut facts = pending_in_three_places();
-    facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: true }];
+    facts.behind = vec![crate::facts::Replica { of: Part::Store, region: "us-east-1".into(), failed: true }];
     facts.further[0].store.versions.push(Version { value: Value::Unreadable, ..version("f2", "", PENDING) });
-    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
+    facts.record.places = copied("NEW");
     assert_eq!(plan(&facts, &policy(), now()).action, None);
     for keys in
         [vec![key("NEXT", KeyStatus::Active)], vec![key("NEW", KeyStatus::Inactive), key("NEXT", KeyStatus::Active)]]
@@ -615,4 +620,141 @@ fn where_the_published_key_is_dead_no_place_waits_for_another() {
     assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
     facts.keys[0].status = KeyStatus::Active;
     assert_eq!(plan(&facts, &policy(), now()).action, None);
+}
+
+fn gap(part: Part) -> Gap {
+    Gap { part, why: WhyUnseen::AccessDenied }
+}
+
+fn unseen(name: &str) -> Gap {
+    gap(Part::Further(place(name)))
+}
+
+/// Rules 1 and 2, and what a dead key asks for, go by what was seen.
+#[test]
+fn a_place_that_cannot_be_read_keeps_nobody_from_an_emergency_in_another() {
+    let mut inactive = facts();
+    inactive.gaps = vec![unseen("b")];
+    inactive.keys = vec![key("NEW", KeyStatus::Inactive)];
+    inactive.record.deactivated = vec![Deactivated { key: KeyId::new("NEW"), at: now() - days(1) }];
+    let decision = plan(&inactive, &policy(), now());
+    let back = Action::Reactivate { key: KeyId::new("NEW"), host: None };
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (Some(&back), vec!["access-denied"]));
+    // The first place is the one that cannot be read.
+    let mut first = inactive.clone();
+    first.gaps = vec![gap(Part::Store)];
+    first.store.versions.clear();
+    first.further = vec![further("b", StoreKind::SecretsManager, "NEW")];
+    assert_eq!(plan(&first, &policy(), now()).action, Some(back.clone()));
+    first.gaps.push(gap(Part::Fleet));
+    assert_eq!(plan(&first, &policy(), now()).action, Some(back), "nor is anything else asked for it");
+    // Gone altogether: another one is made, and published where that can be.
+    let mut gone = inactive.clone();
+    gone.record.old = None;
+    gone.keys.clear();
+    assert_eq!(plan(&gone, &policy(), now()).action, Some(Action::Create));
+    let mut pending = pending_in_three_places();
+    (pending.keys, pending.gaps) = (vec![key("NEXT", KeyStatus::Active)], vec![unseen("b"), unseen("c")]);
+    pending.further.clear();
+    let decision = plan(&pending, &policy(), now());
+    assert!(matches!(decision.action, Some(Action::Promote { .. })), "{decision:?}");
+}
+
+/// Whatever is no emergency waits for it.
+#[test]
+fn while_a_place_cannot_be_read_no_key_is_made_published_or_retired() {
+    let mut facts = self::facts();
+    (facts.record.old, facts.gaps) = (None, vec![unseen("b")]);
+    facts.keys = vec![key("NEW", KeyStatus::Active)];
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    assert_eq!(plan(&facts, &policy(), now()).action, None);
+    let mut pending = pending_in_three_places();
+    pending.further.remove(0);
+    assert!(matches!(plan(&pending, &policy(), now()).action, Some(Action::Promote { .. })));
+    pending.gaps = vec![unseen("b")];
+    let decision = plan(&pending, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["access-denied"]), "{decision:?}");
+    let mut old = self::facts();
+    old.keys[0].status = KeyStatus::Active;
+    let stops = |facts: &Facts| {
+        crate::retire::stops(facts, &facts.keys[0], now()).iter().map(Refusal::class).collect::<Vec<_>>()
+    };
+    assert!(!stops(&old).contains(&"access-denied"));
+    old.gaps = vec![unseen("b")];
+    assert!(stops(&old).contains(&"access-denied") && !stops(&old).contains(&"would-cut"));
+    old.record.places = copied("OLD");
+    assert!(stops(&old).contains(&"would-cut"), "the place was seen to give it");
+    // Nor is one cleared away that may be given there.
+    let mut leftover = self::facts();
+    leftover.record.old = None;
+    leftover.keys = vec![key("NEW", KeyStatus::Active), key("NEXT", KeyStatus::Active)];
+    let (at, until) = (now() - days(2), now() - days(2) + SignedDuration::from_mins(5));
+    leftover.record.creating.push(crate::record::Creating { at, until, key: Some(KeyId::new("NEXT")) });
+    assert!(matches!(plan(&leftover, &policy(), now()).action, Some(Action::Deactivate { .. })));
+    leftover.gaps = vec![unseen("b")];
+    assert_eq!(plan(&leftover, &policy(), now()).action, None);
+}
+
+/// Another rotate.toml does not name it, or this one does not any more.
+#[test]
+fn a_place_of_the_rotation_that_is_not_configured_keeps_the_old_key_alive() {
+    let mut facts = self::facts();
+    facts.keys[0].status = KeyStatus::Active;
+    let all = |facts: &Facts| {
+        crate::retire::stops(facts, &facts.keys[0], now()).iter().map(Refusal::class).collect::<Vec<_>>()
+    };
+    facts.record.places = vec![crate::record::KnownPlace { place: place("a"), gives: None }];
+    assert!(!all(&facts).contains(&"place-dropped"));
+    facts.record.places.extend(copied("OLD"));
+    assert!(all(&facts).contains(&"place-dropped") && all(&facts).contains(&"would-cut"), "{:?}", all(&facts));
+    assert!(!crate::retire::is_complete(&facts, now()));
+    // No other key is made meanwhile, nor published; and it is told whatever is done.
+    facts.record.old = None;
+    facts.keys.remove(0);
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["place-dropped"]));
+    let mut pending = pending_in_three_places();
+    pending.further.clear();
+    pending.record.places = copied("NEW");
+    let decision = plan(&pending, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["place-dropped"]));
+    // An emergency does not wait for it.
+    facts.keys.clear();
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    // With the places in another order, an id of the one is none of the other.
+    let mut order = self::facts();
+    order.keys[0].status = KeyStatus::Active;
+    order.further = vec![further("b", StoreKind::SecretsManager, "NEW")];
+    let mut known = copied("NEW");
+    known.push(crate::record::KnownPlace { place: place("a"), gives: Some(KeyId::new("NEW")) });
+    order.record.places = known;
+    assert!(all(&order).contains(&"place-order"));
+}
+
+/// A place that holds a key can get none from an SMTP password: no key is made for it.
+#[test]
+fn no_key_is_made_that_a_place_could_not_hold() {
+    let mut facts = facts();
+    facts.record.old = None;
+    facts.keys = vec![key("NEW", KeyStatus::Active)];
+    facts.further = vec![further("b", StoreKind::SecretsManager, "NEW")];
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    facts.further[0].needs_key = true;
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["needs-key"]));
+}
+
+/// Secrets Manager makes it so at the start of a rotation: it is nobody else's, and passes.
+#[test]
+fn a_young_empty_awspending_of_a_further_place_is_waited_for() {
+    let mut facts = pending_in_three_places();
+    let empty = |created| Version { value: Value::Empty, created, ..version("f2", "", PENDING) };
+    facts.further[0].store.versions.push(empty(now() - SignedDuration::from_mins(1)));
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["pending-empty"]));
+    assert_eq!(decision.refusals[0].waits_for(), WaitsFor::Time);
+    facts.further[0].store.versions[1] = empty(now() - SignedDuration::from_mins(21));
+    assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::CopyTo { publishes: false, .. })));
 }

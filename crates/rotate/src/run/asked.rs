@@ -9,7 +9,7 @@ use relaykey_core::fault::{Class, Fault};
 use super::{Controller, TRIES, contended};
 use crate::audit::{AuditEntry, AuditEvent};
 use crate::aws::{CallFailed, FailKind};
-use crate::facts::{HostName, KeyId, KeyStatus, Waiver};
+use crate::facts::{HostName, KeyId, KeyStatus, Place, Waiver};
 use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, principal_entry};
 use crate::plan::{Action, Outcome};
 use crate::record::{ControlRecord, Roster, Wanted};
@@ -45,6 +45,10 @@ pub enum Ask {
     /// A key that somebody deactivated, or that we did.
     Reactivate {
         key: KeyId,
+    },
+    /// No host reads this place any more, as people name it: it is looked after no longer.
+    RemovePlace {
+        place: String,
     },
 }
 
@@ -132,7 +136,39 @@ impl Controller {
             }
             Ask::Accept { host } => self.accept(&host).await,
             Ask::Reactivate { key } => self.reactivate(&key).await,
+            Ask::RemovePlace { place } => self.remove_place(&place).await,
         }
+    }
+
+    /// A place that the configuration does not name any more leaves the rotation. What hosts have is looked at anew.
+    async fn remove_place(&mut self, name: &str) -> Result<Answer, Fault> {
+        let known = self.kept().await?.record.places;
+        let also = self.also.iter().map(|at| &at.place);
+        let configured: Vec<_> = std::iter::once(&self.first).chain(also).cloned().collect();
+        let goes = |place: &Place| place.to_string() == name && !configured.contains(place);
+        if configured.iter().any(|place| place.to_string() == name) {
+            return Err(wrong(
+                &format!("rotate.toml publishes in {name}"),
+                "take its [[credential.publish]] out there first; another rotate.toml of this credential may name it too",
+            ));
+        }
+        if !known.iter().any(|known| goes(&known.place)) {
+            let dropped = known.iter().map(|known| &known.place).filter(|place| !configured.contains(place));
+            let dropped: Vec<_> = dropped.map(ToString::to_string).collect();
+            let what = format!("no place of this rotation that rotate.toml does not name is called {name}");
+            let fix = match dropped.is_empty() {
+                true => "nothing: rotate.toml names all of them".to_owned(),
+                false => format!("name one of: {}", dropped.join(", ")),
+            };
+            return Err(wrong(&what, &fix));
+        }
+        let entry = AuditEntry::new(AuditEvent::Asked, "remove-place").more(name.to_owned());
+        self.change(entry, |record, _| {
+            record.places.retain(|known| !goes(&known.place));
+            (record.complete_at, record.intention) = (None, None);
+            true
+        })
+        .await
     }
 
     /// Changes the record. `change` says whether there is anything to be written.
