@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{Facts, KeyId, KeyStatus, LastUsed, LoginReply, Proved};
+use crate::facts::{Facts, KeyId, KeyStatus, LastUsed, LoginReply, Place, Proved};
 use crate::plan::{Action, Decision, WhyGone};
 use crate::policy::{DeleteOld, Policy};
 
@@ -122,9 +122,9 @@ pub fn check(decision: &Decision, facts: &Facts, policy: &Policy, now: Timestamp
                     must(host.took_back.is_none() && host.lists.remaining_old.is_empty(), Unsafe::HostUses);
                 }
             }
-            let mut known = record.places.iter().map(|known| &known.place);
-            let further = |place| facts.further.iter().any(|further| further.place == *place);
-            let all_seen = known.all(|place| *place == facts.place || further(place));
+            let further = |place: &Place| facts.further.iter().any(|further| further.place == *place);
+            let mut places = record.places.iter().map(|known| &known.place);
+            let all_seen = places.all(|place| *place == facts.place || further(place));
             if *why == WhyGone::Retired {
                 must(all_seen, Unsafe::PlaceNotSeen);
                 must(!facts.fleet.is_empty() && record.roster.sealed_at.is_some(), Unsafe::Unsealed);

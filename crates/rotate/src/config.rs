@@ -477,9 +477,9 @@ fn publishes(reader: &mut Reader, view: &SectionView, aws: &Aws) -> Vec<PublishR
             _ => None,
         };
         let publish = Publish { place, form, aws };
-        if let Some((_, first)) = all.iter().find(|(other, _)| {
-            other.publish.at() == publish.at() && !publish.place.name().is_empty()
-        }) {
+        if let Some((_, first)) =
+            all.iter().find(|(other, _)| other.publish.at() == publish.at() && !publish.place.name().is_empty())
+        {
             let line = reader.line_of(&view, key).unwrap_or(view.line);
             let what = format!("{key}: the place on line {first} is the same");
             reader.error(line, what, "remove one of the two, or give them different regions");

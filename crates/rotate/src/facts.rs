@@ -68,14 +68,27 @@ impl Place {
     }
 }
 
+impl Place {
+    /// In one word, as commands take it: `secret:us-east-1::b`.
+    pub fn word(&self) -> String {
+        let given = |part: &Option<String>| part.clone().unwrap_or_default();
+        format!("{}:{}:{}:{}", self.kind.word(), given(&self.region), given(&self.account), self.name)
+    }
+}
+
+impl StoreKind {
+    fn word(self) -> &'static str {
+        match self {
+            StoreKind::SecretsManager => "secret",
+            StoreKind::ParameterStore => "parameter",
+        }
+    }
+}
+
 /// As people name it: `secret "b" in us-east-1`.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.kind {
-            StoreKind::SecretsManager => "secret",
-            StoreKind::ParameterStore => "parameter",
-        };
-        write!(f, "{kind} {:?}", self.name)?;
+        write!(f, "{} {:?}", self.kind.word(), self.name)?;
         self.region.as_ref().map_or(Ok(()), |region| write!(f, " in {region}"))?;
         self.account.as_ref().map_or(Ok(()), |account| write!(f, " of {account}"))
     }

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{Gap, HostName, KeyId, Part, Place, VersionId, WhyMissing, WhyUnseen};
+use crate::facts::{Gap, HostName, KeyId, Part, Place, StoreKind, VersionId, WhyMissing, WhyUnseen};
 
 /// What is known of the use of a key that nobody explains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,8 +139,18 @@ pub enum Refusal {
     NotDead {
         key: KeyId,
     },
+    /// AWSCURRENT; of a parameter, its last value.
     LabelMoved {
+        kind: StoreKind,
         current: Option<VersionId>,
+    },
+    /// Hosts read a parameter by a label that is on a version without the published key.
+    LabelElsewhere {
+        place: Place,
+        label: String,
+        version: VersionId,
+        /// The published one of this place.
+        current: VersionId,
     },
     PendingForeign {
         version: VersionId,
@@ -294,6 +304,7 @@ impl Refusal {
             | UnexplainedKey { .. }
             | NotDead { .. }
             | LabelMoved { .. }
+            | LabelElsewhere { .. }
             | PendingForeign { .. }
             | VersionUnreadable { .. }
             | ValueNotOurs { .. }
@@ -317,7 +328,6 @@ impl Refusal {
     /// One of each, with made-up ids.
     pub fn one_of_each() -> Vec<Self> {
         use Refusal::*;
-        use crate::facts::StoreKind;
         let now = || Timestamp::from_second(1_772_438_400).expect("a time");
         let (host, key, version) = (HostName::new("mx1"), KeyId::new("AKIA1"), VersionId::new("v1"));
         let h = || host.clone();
@@ -364,8 +374,15 @@ impl Refusal {
             UnexplainedKey { key: k(), used: KnownUse::NotKnown },
             UnexplainedKey { key: k(), used: KnownUse::Inactive },
             NotDead { key: k() },
-            LabelMoved { current: Some(version.clone()) },
-            LabelMoved { current: None },
+            LabelMoved { kind: StoreKind::SecretsManager, current: Some(version.clone()) },
+            LabelMoved { kind: StoreKind::SecretsManager, current: None },
+            LabelMoved { kind: StoreKind::ParameterStore, current: Some(VersionId::new("7")) },
+            LabelElsewhere {
+                place: Place { kind: StoreKind::ParameterStore, name: "/ses/smtp".into(), ..place() },
+                label: "prod".into(),
+                version: VersionId::new("6"),
+                current: VersionId::new("7"),
+            },
             PendingForeign { version: version.clone() },
             PendingEmpty { version: version.clone() },
             VersionUnreadable { key: k() },

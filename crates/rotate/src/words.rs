@@ -107,7 +107,7 @@ impl Refusal {
             TwoLiveKeys { .. } => "two-live-keys",
             UnexplainedKey { .. } => "unexplained-key",
             NotDead { .. } => "not-dead",
-            LabelMoved { .. } => "label-moved",
+            LabelMoved { .. } | LabelElsewhere { .. } => "label-moved",
             PendingForeign { .. } => "pending-foreign",
             PendingEmpty { .. } => "pending-empty",
             VersionUnreadable { .. } => "version-unreadable",
@@ -192,8 +192,17 @@ impl Refusal {
                 format!("nobody knows what {key} is for, as this program did not make it; {known}")
             }
             NotDead { key } => format!("{key} is deactivated and still logs in"),
-            LabelMoved { current: Some(version) } => format!("somebody else made version {version} AWSCURRENT"),
-            LabelMoved { current: None } => "no version is AWSCURRENT".into(),
+            LabelElsewhere { place, label, version, .. } => {
+                format!(
+                    "hosts read {place} by its label {label}, which is on version {version}, without the published key"
+                )
+            }
+            LabelMoved { kind: StoreKind::ParameterStore, current: Some(version) } => {
+                format!("somebody else put version {version} into {}", names().store)
+            }
+            LabelMoved { kind: StoreKind::ParameterStore, current: None } => format!("{} is gone", names().store),
+            LabelMoved { current: Some(version), .. } => format!("somebody else made version {version} AWSCURRENT"),
+            LabelMoved { current: None, .. } => "no version is AWSCURRENT".into(),
             PendingForeign { version } => format!("somebody else made version {version} AWSPENDING"),
             PendingEmpty { version } => format!("version {version} was AWSPENDING for 20 minutes without a value"),
             VersionUnreadable { key } => {
@@ -240,7 +249,9 @@ impl Refusal {
                 )
             }
             PlaceOrder { first } => {
-                format!("this rotation began with {first} as its first place, and rotate.toml has another one first now")
+                format!(
+                    "this rotation began with {first} as its first place, and rotate.toml has another one first now"
+                )
             }
             KmsDenied { part } => format!("KMS does not let us decrypt {}", part.words()),
             AccessDenied { part } => format!("AWS does not let us read {}", part.words()),
@@ -360,6 +371,17 @@ impl Refusal {
             NotDead { key } => {
                 format!("`{us} history` says which endpoint takes it; ask AWS why {key} still works")
             }
+            LabelElsewhere { place, label, current, .. } => {
+                let region = place.region.as_ref().map_or_else(String::new, |region| format!(" --region {region}"));
+                let aws = &names.aws;
+                let name = &place.name;
+                format!(
+                    "`{aws} ssm label-parameter-version --name {name} --parameter-version {current} --labels {label}{region}`"
+                )
+            }
+            LabelMoved { kind: StoreKind::ParameterStore, .. } => {
+                format!("put the login there again that was published last: `{us} history` names its key")
+            }
             LabelMoved { .. } => {
                 format!("move AWSCURRENT back to the version that was published last: `{us} history` names it")
             }
@@ -401,7 +423,7 @@ impl Refusal {
             }
             PlaceDropped { place, .. } => format!(
                 "put its [[credential.publish]] back in rotate.toml; if no host reads it any more, `{us} places remove {}`",
-                relaykey::host::trust::quoted(&place.to_string())
+                place.word()
             ),
             PlaceOrder { first } => {
                 format!("in rotate.toml, put the [[credential.publish]] of {first} first until the old key is gone")

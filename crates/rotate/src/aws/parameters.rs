@@ -121,13 +121,16 @@ impl ParameterAt {
         let version = VersionId::new(put.version.to_string());
         let next = before.unwrap_or(0) + 1;
         let raced = if put.version != next {
-            let what = format!("got version {version}, where {next} was to be: somebody else's value in between was written over");
+            let what = format!(
+                "got version {version}, where {next} was to be: somebody else's value in between was written over"
+            );
             Some(*self.changed(&what).fault)
         } else {
             // Whoever put theirs after it has it published: the next look sees that.
             let after = self.metadata().await.ok().flatten().map(|after| after.version);
             let other = after.filter(|after| *after != put.version);
-            other.map(|after| *self.changed(&format!("has version {after}, just after version {version} was put")).fault)
+            other
+                .map(|after| *self.changed(&format!("has version {after}, just after version {version} was put")).fault)
         };
         Ok(Put { version, raced })
     }
@@ -136,7 +139,10 @@ impl ParameterAt {
     fn changed(&self, what: &str) -> CallFailed {
         let what = format!("parameter {:?} {what}", self.parameter);
         let fix = "find out who else writes it: nothing keeps two writers of a parameter apart";
-        CallFailed { kind: FailKind::Conflict, fault: Box::new(Fault::new(Class::ChangedMeanwhile, what, fix).temporary()) }
+        CallFailed {
+            kind: FailKind::Conflict,
+            fault: Box::new(Fault::new(Class::ChangedMeanwhile, what, fix).temporary()),
+        }
     }
 
     /// Asks for the right to put, with a request that is never done: it is there already, and the value does not fit.

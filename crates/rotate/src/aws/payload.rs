@@ -209,7 +209,8 @@ mod tests {
     #[test]
     fn whether_a_value_will_hold_a_key_goes_by_its_form_and_the_value_before() {
         let secret = |text: &str| Some(Secret::new(text.to_owned()));
-        let (pair, json) = (secret("AKIAOLDOLDOLDOLDOLD1:old"), secret(r#"{"username": "AKIAOLD", "password": "old"}"#));
+        let (pair, json) =
+            (secret("AKIAOLDOLDOLDOLDOLD1:old"), secret(r#"{"username": "AKIAOLD", "password": "old"}"#));
         let iam = secret(r#"{"AccessKeyId": "AKIAOLD", "SecretAccessKey": "old"}"#);
         for (form, before, holds) in [
             (Form::Keep, &None, true),

@@ -14,7 +14,7 @@ pub enum PlacesCommand {
 
 #[derive(Debug, Args)]
 pub struct RemoveArgs {
-    /// As `relaykey-rotate status` names it.
+    /// In one word, as `relaykey-rotate status` prints the command: secret:us-east-1::NAME.
     #[arg(value_name = "PLACE")]
     place: String,
 }

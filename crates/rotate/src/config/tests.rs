@@ -237,7 +237,8 @@ fn a_place_is_the_same_however_it_is_spelt() {
     let by_arn = secret("arn:aws:secretsmanager:eu-west-1:123456789012:secret:mail/SESSendSecret-AbC123");
     assert_eq!(by_arn.to_string(), "secret \"mail/SESSendSecret\" in eu-west-1 of 123456789012");
     assert_eq!((&by_arn.name, &by_arn.region), (&plain.name, &plain.region));
-    let role = "type = \"secrets-manager\"\nsecret = \"mail/SESSendSecret\"\nrole_arn = \"arn:aws:iam::123456789012:role/r\"";
+    let role =
+        "type = \"secrets-manager\"\nsecret = \"mail/SESSendSecret\"\nrole_arn = \"arn:aws:iam::123456789012:role/r\"";
     assert_eq!(at(role), by_arn, "the account of the role that reads it");
     for (arn, name) in [("parameter/ses/credential", "/ses/credential"), ("parameter/ses", "ses")] {
         let by_arn = parameter(&format!("arn:aws:ssm:us-east-1:123456789012:{arn}"));

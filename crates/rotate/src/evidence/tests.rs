@@ -472,18 +472,20 @@ fn a_host_with_a_lease_is_gone_when_it_was_silent_for_twice_as_long() {
 fn a_proof_counts_with_the_password_of_any_place_that_has_that_version() {
     let passwords = |partly| {
         move |version: &VersionId, _: &KeyId, _: Option<&str>| {
-            let known = ["the-first-parameters-own", PASSWORD].map(|password| Secret::new(password.into()));
+            let known = [OTHER, PASSWORD].map(|password| Secret::new(password.into()));
             Known { passwords: known.into_iter().filter(|_| version.as_str() == "v2").collect(), partly }
         }
     };
-    let proved = |password, partly| {
+    let proved = |password: &str, partly| {
         let written = [written("p", confirmed("mx1", 1, password))];
         let mut fleet = fleet(&written, &Registry::default(), &passwords(partly), now());
         fleet.hosts.remove(0).standing.map(|standing| standing.proof)
     };
+    let of_no_place = relaykey_core::credential::ses_smtp_password(&Secret::new("of no place".into()), "eu-west-1");
+    let of_no_place = of_no_place.expose().to_owned();
     assert_eq!(proved(PASSWORD, false), Some(Proved::True));
-    assert_eq!(proved("the-first-parameters-own", false), Some(Proved::True));
-    assert_eq!(proved("of-no-place", false), Some(Proved::False));
+    assert_eq!(proved(OTHER, false), Some(Proved::True));
+    assert_eq!(proved(&of_no_place, false), Some(Proved::False));
     // It may be that of the place which could not be read: nobody is called a forger for that.
-    assert_eq!(proved("of-no-place", true), Some(Proved::Missing(WhyMissing::NoPassword)));
+    assert_eq!(proved(&of_no_place, true), Some(Proved::Missing(WhyMissing::NoPassword)));
 }

@@ -275,7 +275,7 @@ pub(super) fn rule_7a(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<T
         return act(action, Reason::PromotedBefore(version));
     }
     if look.record.published.is_some() {
-        refusals.push(Refusal::LabelMoved { current: from });
+        refusals.push(Refusal::LabelMoved { kind: look.facts.store.kind, current: from });
     }
     None
 }

@@ -176,8 +176,8 @@ fn every_refusal_has_words_and_a_fix() {
     }
     classes.sort_unstable();
     classes.dedup();
-    // As many as the contract has, and those of what is not there, gives no answer, or follows late.
-    assert_eq!(classes.len(), 44);
+    // As many as the contract has, those of what is not there, gives no answer, or follows late, and those of several places.
+    assert_eq!(classes.len(), 47);
 }
 
 /// By a person, by a host's word, or by the label: the next looks do not deactivate it again, as if nothing had been.
@@ -442,7 +442,11 @@ fn no_answer_is_not_called_a_refusal() {
 /// Where the same key is published too; it gives this key.
 fn further(name: &str, kind: StoreKind, key: &str) -> crate::facts::Further {
     let versions = vec![version("f1", key, CURRENT)];
-    crate::facts::Further { place: crate::facts::Place::secret(name), store: Store { kind, versions }, needs_key: false }
+    crate::facts::Further {
+        place: crate::facts::Place::secret(name),
+        store: Store { kind, versions },
+        needs_key: false,
+    }
 }
 
 /// `NEXT` is AWSPENDING and accepted, `NEW` is published in two secrets and a parameter.
@@ -463,7 +467,8 @@ fn pending_in_three_places() -> Facts {
 
 /// What the second place was last seen to give.
 fn copied(key: &str) -> Vec<crate::record::KnownPlace> {
-    vec![crate::record::KnownPlace { place: place("b"), gives: Some(KeyId::new(key)) }]
+    let gives = |name, gives| crate::record::KnownPlace { place: place(name), gives };
+    vec![gives("a", None), gives("b", Some(KeyId::new(key)))]
 }
 
 fn place(name: &str) -> crate::facts::Place {
@@ -703,9 +708,10 @@ fn a_place_of_the_rotation_that_is_not_configured_keeps_the_old_key_alive() {
     let all = |facts: &Facts| {
         crate::retire::stops(facts, &facts.keys[0], now()).iter().map(Refusal::class).collect::<Vec<_>>()
     };
-    facts.record.places = vec![crate::record::KnownPlace { place: place("a"), gives: None }];
+    facts.record.places = copied("OLD");
+    facts.record.places.truncate(1);
     assert!(!all(&facts).contains(&"place-dropped"));
-    facts.record.places.extend(copied("OLD"));
+    facts.record.places = copied("OLD");
     assert!(all(&facts).contains(&"place-dropped") && all(&facts).contains(&"would-cut"), "{:?}", all(&facts));
     assert!(!crate::retire::is_complete(&facts, now()));
     // No other key is made meanwhile, nor published; and it is told whatever is done.
@@ -726,9 +732,9 @@ fn a_place_of_the_rotation_that_is_not_configured_keeps_the_old_key_alive() {
     let mut order = self::facts();
     order.keys[0].status = KeyStatus::Active;
     order.further = vec![further("b", StoreKind::SecretsManager, "NEW")];
-    let mut known = copied("NEW");
-    known.push(crate::record::KnownPlace { place: place("a"), gives: Some(KeyId::new("NEW")) });
-    order.record.places = known;
+    order.record.places = copied("NEW");
+    assert!(!all(&order).contains(&"place-order"));
+    order.record.places.reverse();
     assert!(all(&order).contains(&"place-order"));
 }
 
@@ -757,4 +763,30 @@ fn a_young_empty_awspending_of_a_further_place_is_waited_for() {
     assert_eq!(decision.refusals[0].waits_for(), WaitsFor::Time);
     facts.further[0].store.versions[1] = empty(now() - SignedDuration::from_mins(21));
     assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::CopyTo { publishes: false, .. })));
+}
+
+/// Hosts may read a parameter by a label: a put moves none, and whoever moves it is told, as with a secret.
+#[test]
+fn a_label_of_a_parameter_that_is_not_on_the_published_key_keeps_the_old_one_alive() {
+    let mut facts = facts();
+    facts.keys[0].status = KeyStatus::Active;
+    facts.further = vec![further("c", StoreKind::ParameterStore, "NEW")];
+    facts.further[0].store.versions.insert(0, version("f0", "OLD", "prod"));
+    let told = |facts: &Facts| {
+        let stops = crate::retire::stops(facts, &facts.keys[0], now());
+        stops.into_iter().filter(|stop| matches!(stop, Refusal::LabelElsewhere { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&facts), [], "nobody reads by it");
+    let host = crate::facts::Host::never_heard(HostName::new("mx1"));
+    facts.fleet = vec![crate::facts::Host { watches: vec!["prod".into()], ..host }];
+    let stops = told(&facts);
+    let fix = "`aws ssm label-parameter-version --name c --parameter-version f1 --labels prod`";
+    assert_eq!((stops.len(), stops[0].class(), stops[0].fix().as_str()), (1, "label-moved", fix));
+    assert!(!crate::retire::is_complete(&facts, now()));
+    facts.further[0].store.versions[0].labels.clear();
+    facts.further[0].store.versions[1].labels.push("prod".into());
+    assert_eq!(told(&facts), []);
+    // What is put is published: nobody moves AWSCURRENT there.
+    let put = Refusal::LabelMoved { kind: StoreKind::ParameterStore, current: Some(VersionId::new("3")) };
+    assert!(put.words().contains("put version 3") && !put.fix().contains("AWSCURRENT"));
 }

@@ -313,7 +313,11 @@ fn a_further_place_is_known_by_what_it_was_seen_to_give() {
     let gives = |key: &str| {
         let (id, value) = (VersionId::new("f1"), Value::Login(KeyId::new(key)));
         let versions = vec![Version { id, created: now(), labels: vec![CURRENT.into()], value }];
-        Further { place: Place::secret("b"), store: Store { kind: StoreKind::SecretsManager, versions }, needs_key: false }
+        Further {
+            place: Place::secret("b"),
+            store: Store { kind: StoreKind::SecretsManager, versions },
+            needs_key: false,
+        }
     };
     let moved = |facts: &mut Facts, key: &str| {
         facts.further = vec![gives(key)];

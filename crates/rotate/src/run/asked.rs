@@ -46,7 +46,7 @@ pub enum Ask {
     Reactivate {
         key: KeyId,
     },
-    /// No host reads this place any more, as people name it: it is looked after no longer.
+    /// No host reads this place any more, given by its word ([`Place::word`]): it is looked after no longer.
     RemovePlace {
         place: String,
     },
@@ -141,30 +141,29 @@ impl Controller {
     }
 
     /// A place that the configuration does not name any more leaves the rotation. What hosts have is looked at anew.
-    async fn remove_place(&mut self, name: &str) -> Result<Answer, Fault> {
-        let known = self.kept().await?.record.places;
+    async fn remove_place(&mut self, word: &str) -> Result<Answer, Fault> {
         let also = self.also.iter().map(|at| &at.place);
-        let configured: Vec<_> = std::iter::once(&self.first).chain(also).cloned().collect();
-        let goes = |place: &Place| place.to_string() == name && !configured.contains(place);
-        if configured.iter().any(|place| place.to_string() == name) {
+        let configured: Vec<Place> = std::iter::once(&self.first).chain(also).cloned().collect();
+        if let Some(place) = configured.iter().find(|place| place.word() == word) {
             return Err(wrong(
-                &format!("rotate.toml publishes in {name}"),
+                &format!("rotate.toml publishes in {place}"),
                 "take its [[credential.publish]] out there first; another rotate.toml of this credential may name it too",
             ));
         }
-        if !known.iter().any(|known| goes(&known.place)) {
-            let dropped = known.iter().map(|known| &known.place).filter(|place| !configured.contains(place));
-            let dropped: Vec<_> = dropped.map(ToString::to_string).collect();
-            let what = format!("no place of this rotation that rotate.toml does not name is called {name}");
+        let known = self.kept().await?.record.places;
+        let dropped = known.iter().map(|known| &known.place).filter(|place| !configured.contains(place));
+        let dropped: Vec<String> = dropped.map(Place::word).collect();
+        if !dropped.iter().any(|place| place == word) {
+            let what = format!("this rotation has no place {word:?} that rotate.toml does not name");
             let fix = match dropped.is_empty() {
                 true => "nothing: rotate.toml names all of them".to_owned(),
                 false => format!("name one of: {}", dropped.join(", ")),
             };
             return Err(wrong(&what, &fix));
         }
-        let entry = AuditEntry::new(AuditEvent::Asked, "remove-place").more(name.to_owned());
+        let entry = AuditEntry::new(AuditEvent::Asked, "remove-place").more(word.to_owned());
         self.change(entry, |record, _| {
-            record.places.retain(|known| !goes(&known.place));
+            record.places.retain(|known| known.place.word() != word);
             (record.complete_at, record.intention) = (None, None);
             true
         })

@@ -95,7 +95,11 @@ fn a_host_of_another_parameter_counts_by_what_that_gives_now() {
         keys: Vec::new(),
         store: store(vec![version("2", &[]), version("3", &[CURRENT])]),
         place: crate::facts::Place::secret("a"),
-        further: vec![Further { place: Place::secret("b"), store: store(vec![version("2", &[CURRENT])]), needs_key: false }],
+        further: vec![Further {
+            place: Place::secret("b"),
+            store: store(vec![version("2", &[CURRENT])]),
+            needs_key: false,
+        }],
         behind: Vec::new(),
         fleet: vec![Host { standing: Some(standing), ..Host::never_heard(HostName::new("mx1")) }],
         gone: Vec::new(),

@@ -231,7 +231,8 @@ fn it_is_over_when_nothing_is_missing_and_what_was_counted_is_told() {
     // Another place does not give it.
     let mut behind = complete();
     let store = crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() };
-    behind.facts.further = vec![crate::facts::Further { place: crate::facts::Place::secret("b"), store, needs_key: false }];
+    behind.facts.further =
+        vec![crate::facts::Further { place: crate::facts::Place::secret("b"), store, needs_key: false }];
     assert!(!is_complete(&behind, DeleteOld::AfterObserve));
     // What is published is not in use.
     let mut dead = complete();
