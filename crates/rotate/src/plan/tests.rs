@@ -788,5 +788,5 @@ fn a_label_of_a_parameter_that_is_not_on_the_published_key_keeps_the_old_one_ali
     assert_eq!(told(&facts), []);
     // What is put is published: nobody moves AWSCURRENT there.
     let put = Refusal::LabelMoved { kind: StoreKind::ParameterStore, current: Some(VersionId::new("3")) };
-    assert!(put.words().contains("put version 3") && !put.fix().contains("AWSCURRENT"));
+    assert!(put.words().contains("put version 3 of the parameter") && !put.fix().contains("AWSCURRENT"));
 }
