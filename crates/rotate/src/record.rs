@@ -530,6 +530,12 @@ impl ControlRecord {
             (Action::Put { key, .. } | Action::Republish { key, .. }, Outcome::Published(version)) => {
                 self.publish(version, key, facts, now);
             }
+            // Whatever else that place gives from now on, somebody put there, also before anybody looked again.
+            (Action::CopyTo { place, key, .. }, Outcome::Published(_)) | (Action::PromoteAt { place, key, .. }, _) => {
+                for known in self.places.iter_mut().filter(|known| known.place == *place) {
+                    known.gives = Some(key.clone());
+                }
+            }
             (Action::TakeOff { version, refused }, _) => {
                 self.promoting.take_if(|promoting| promoting.version.as_ref() == Some(version));
                 if let Some(key) = refused {
@@ -578,7 +584,6 @@ impl ControlRecord {
                 | Action::Label { .. }
                 | Action::Unlabel { .. }
                 | Action::CopyTo { .. }
-                | Action::PromoteAt { .. }
                 | Action::Create,
                 _,
             ) => {}

@@ -334,19 +334,21 @@ fn whoever_puts_a_parameter_at_the_same_time_is_told() {
             };
             let mut controller = lab.controller_with(|_| {}, choke);
             lab.ask(&mut controller, Ask::Run);
-            let (mut done, mut faults) = (Vec::new(), Vec::new());
+            let (mut done, mut faults, mut told_last) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..10 {
                 let turned = lab.tick(&mut controller);
                 done.extend(words(&turned.done));
+                told_last = classes(&turned);
                 faults.extend(turned.look.faults.into_iter().map(|fault| fault.what));
             }
             assert!(faults.iter().any(|what| what.contains(told)), "{action} {when:?}: {faults:?}");
             let failed = done.contains(&"CopyTo failed".to_owned());
             assert_eq!(failed, told == "nothing was put", "{action} {when:?}: {done:?}");
             let new = lab.published().1;
-            // Theirs holds the user's old key: it is followed, unless it came after ours.
+            // Theirs holds the user's old key: it is followed, unless it came after ours. Then it is a person's choice, and is told.
             let at = lab.published_at(Reads::Parameter).1;
             assert_eq!(at == new, told != "just after", "{action} {when:?}: {done:?}");
+            assert_eq!(told_last.contains(&"label-moved"), told == "just after", "{action} {when:?}: {told_last:?}");
             assert!(lab.is_live(&old));
         }
     });
