@@ -200,7 +200,9 @@ impl Refusal {
             LabelMoved { kind: StoreKind::ParameterStore, current: Some(version) } => {
                 format!("somebody else put version {version} of the parameter")
             }
-            LabelMoved { kind: StoreKind::ParameterStore, current: None } => "the parameter is not there any more".into(),
+            LabelMoved { kind: StoreKind::ParameterStore, current: None } => {
+                "the parameter is not there any more".into()
+            }
             LabelMoved { current: Some(version), .. } => format!("somebody else made version {version} AWSCURRENT"),
             LabelMoved { current: None, .. } => "no version is AWSCURRENT".into(),
             PendingForeign { version } => format!("somebody else made version {version} AWSPENDING"),
