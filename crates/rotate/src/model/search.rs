@@ -25,7 +25,7 @@ fn violated(game: &Game, world: &World) -> Option<String> {
     if world.number_of_keys() > 2 {
         return Some("three keys".into());
     }
-    if world.moved(&game.options) {
+    if world.moved(&game.options) || world.moved_second(&game.options) {
         return None;
     }
     let dead = |key: i8| {
@@ -41,7 +41,7 @@ fn violated(game: &Game, world: &World) -> Option<String> {
         return Some(format!("the unknown user has K{}, which we made dead", world.user));
     }
     let second = world.second.map_or(-1, |second| second.gives);
-    if dead(second) && !world.moved_second(&game.options) {
+    if dead(second) {
         return Some(format!("the second place gives K{second}, which we made dead"));
     }
     let current = world.key_of(world.labels[0]);

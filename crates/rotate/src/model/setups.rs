@@ -182,7 +182,13 @@ impl Options {
             pending_long: false,
             ses: 1,
             used: 1,
-            rec: Rec { published: Some((0, 0)), expect: self.hosts as u8, ..LOST },
+            rec: Rec {
+                published: Some((0, 0)),
+                expect: self.hosts as u8,
+                // A place that nobody ever told the record of is nobody's to know.
+                second: if self.second.is_some() { 0 } else { -2 },
+                ..LOST
+            },
             hosts,
             user: if self.unknown_user { 0 } else { -1 },
             last_use: 0,
