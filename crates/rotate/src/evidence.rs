@@ -130,14 +130,14 @@ pub struct Written {
 
 /// The SMTP passwords that a version's id stands for, with a user name and a region: one for each place that has such a version.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct StoredPasswords {
     pub passwords: Vec<Secret>,
     /// There may be others: some place could not be looked at.
     pub partly: bool,
 }
 
 /// The same, as far as it can be read and derived.
-pub type Passwords<'a> = &'a dyn Fn(&VersionId, &KeyId, Option<&str>) -> Known;
+pub type Passwords<'a> = &'a dyn Fn(&VersionId, &KeyId, Option<&str>) -> StoredPasswords;
 
 /// What people said about hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

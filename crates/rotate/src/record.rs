@@ -604,6 +604,17 @@ impl ControlRecord {
         self.own_logins.retain(|own| !own.at.is_empty());
     }
 
+    /// No host reads this place any more, given by its word: the clocks of the old key's end begin anew. Where it was the first
+    /// one, this is the first from now on.
+    pub fn remove_place(&mut self, word: &str, first: &Place) {
+        let was_first = self.places.first().is_some_and(|known| known.place.word() == word);
+        self.places.retain(|known| known.place.word() != word);
+        if was_first {
+            self.places.sort_by_key(|known| known.place != *first);
+        }
+        (self.complete_at, self.intention) = (None, None);
+    }
+
     /// It is Active again, by us: somebody needs it, so that the clocks of its end begin anew.
     pub fn brought_back(&mut self, key: &KeyId) {
         self.deactivated.retain(|d| d.key != *key);

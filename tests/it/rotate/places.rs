@@ -269,6 +269,28 @@ fn an_emergency_is_acted_on_although_another_place_cannot_be_read() {
     });
 }
 
+/// The first place has an SMTP password, and the second one an IAM key: that is known before there is a new key.
+#[test]
+fn no_key_is_made_for_a_place_that_could_not_hold_it() {
+    isolated("rotate::places::no_key_is_made_for_a_place_that_could_not_hold_it", || {
+        let (lab, mut controller, _) = three();
+        let old = lab.published().1;
+        let as_key = json!({"accessKeyId": old, "secretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"});
+        lab.moto.put(SECOND, &as_key.to_string(), &["AWSCURRENT"]);
+        lab.ask(&mut controller, Ask::Run);
+        let turned = lab.tick(&mut controller);
+        assert_eq!((words(&turned.done), classes(&turned)), (vec![], vec!["needs-key"]));
+        assert_eq!(lab.keys().len(), 1);
+        lab.run_time.block_on(controller.leave()).expect("left");
+        let as_pair = |credential: &mut relaykey_rotate::config::Credential| {
+            credential.publish[1].form = relaykey_rotate::config::Form::Pair;
+        };
+        let mut controller = lab.controller_with(as_pair, |_, _| true);
+        assert_eq!(words(&lab.settle(&mut controller))[..2], ["Create", "Put"]);
+        assert!(keys(&lab).iter().all(|key| *key != old));
+    });
+}
+
 /// Two at work whose rotate.toml name other places: the one that does not see a place lets no key die that this gives.
 #[test]
 fn a_place_that_one_rotate_toml_leaves_out_keeps_the_old_key_alive() {

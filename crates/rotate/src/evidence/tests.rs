@@ -15,9 +15,9 @@ fn now() -> Timestamp {
     "2026-03-02T08:00:00Z".parse().unwrap()
 }
 
-fn passwords(version: &VersionId, _: &KeyId, region: Option<&str>) -> Known {
+fn passwords(version: &VersionId, _: &KeyId, region: Option<&str>) -> StoredPasswords {
     let known = version.as_str() == "v2" && region == Some("eu-west-1");
-    Known { passwords: known.then(|| Secret::new(PASSWORD.into())).into_iter().collect(), partly: false }
+    StoredPasswords { passwords: known.then(|| Secret::new(PASSWORD.into())).into_iter().collect(), partly: false }
 }
 
 /// A confirmation of `v2`, proved with this password.
@@ -473,7 +473,7 @@ fn a_proof_counts_with_the_password_of_any_place_that_has_that_version() {
     let passwords = |partly| {
         move |version: &VersionId, _: &KeyId, _: Option<&str>| {
             let known = [OTHER, PASSWORD].map(|password| Secret::new(password.into()));
-            Known { passwords: known.into_iter().filter(|_| version.as_str() == "v2").collect(), partly }
+            StoredPasswords { passwords: known.into_iter().filter(|_| version.as_str() == "v2").collect(), partly }
         }
     };
     let proved = |password: &str, partly| {

@@ -180,10 +180,10 @@ pub(super) fn refused_at(look: &RuleInput, further: &Further) -> Option<Refusal>
 }
 
 /// The login of this version is put in a further place.
-fn copy(look: &RuleInput, further: &Further, from: &VersionId, key: &KeyId) -> Result<Turn, Refusal> {
+fn copy(look: &RuleInput, further: &Further, from: &VersionId, key: &KeyId) -> Result<Turn, AtPlace> {
     let place = || further.place.clone();
-    if let Some(refusal) = refused_at(look, further) {
-        return Err(refusal);
+    if let Some(why) = in_the_way(look, further) {
+        return Err(why);
     }
     let publishes = further.store.kind == StoreKind::ParameterStore || further.store.labelled(CURRENT).is_none();
     let action = Action::CopyTo { place: place(), from: from.clone(), key: key.clone(), publishes };
@@ -213,7 +213,7 @@ pub(super) fn staged_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>) -
         }
         match copy(look, further, &pending.id, key) {
             Ok(turn) => return Some(turn),
-            Err(refusal) => refused.push(refusal),
+            Err(why) => refused.push(Refusal::NotEverywhere { place: further.place.clone(), why }),
         }
     }
     refused.extend(retire::replica_stops(look.facts));
@@ -248,7 +248,7 @@ pub(super) fn published_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>
         }
         match copy(look, further, &published.version, &key) {
             Ok(turn) => return Some(turn),
-            Err(refusal) => add(refusals, [refusal]),
+            Err(why) => add(refusals, [Refusal::NotEverywhere { place, why }]),
         }
     }
     None

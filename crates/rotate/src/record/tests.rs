@@ -377,4 +377,15 @@ fn the_places_of_a_rotation_stay_until_a_person_removes_them() {
     facts.record.old = None;
     look(&mut facts, 4);
     assert_eq!((known(&facts), facts.first_before()), (of([("b", true), ("a", true)]), None));
+    // The first one is removed in the middle: the configured first one takes its place.
+    facts.record.old = Some(id);
+    facts.further.clear();
+    (facts.place, facts.store) = (Place::secret("c"), store("c1", "NEW"));
+    facts.record.complete_at = Some(now());
+    look(&mut facts, 5);
+    assert_eq!(facts.dropped().count(), 2);
+    facts.record.remove_place("secret:::b", &Place::secret("c"));
+    look(&mut facts, 6);
+    assert_eq!((known(&facts), facts.first_before()), (of([("c", true), ("a", true)]), None));
+    assert_eq!(facts.record.complete_at, None);
 }

@@ -162,9 +162,9 @@ impl Controller {
             return Err(wrong(&what, &fix));
         }
         let entry = AuditEntry::new(AuditEvent::Asked, "remove-place").more(word.to_owned());
+        let first = self.first.clone();
         self.change(entry, |record, _| {
-            record.places.retain(|known| known.place.word() != word);
-            (record.complete_at, record.intention) = (None, None);
+            record.remove_place(word, &first);
             true
         })
         .await

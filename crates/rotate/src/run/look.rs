@@ -105,7 +105,7 @@ impl Controller {
         let passwords = |version: &VersionId, key: &KeyId, region: Option<&str>| {
             let payloads = seen.into_iter().flat_map(|seen| seen.logins_of(version, key));
             let logins = payloads.filter_map(|payload| payload.login("", region).ok());
-            evidence::Known { passwords: logins.map(|login| login.password).collect(), partly }
+            evidence::StoredPasswords { passwords: logins.map(|login| login.password).collect(), partly }
         };
         let written = read.rows.iter().map(|row| &row.written);
         let registry = read.registry();
