@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{Facts, KeyId, KeyStatus, LastUsed, LoginReply, Place, Proved};
+use crate::facts::{Facts, KeyId, KeyPlace, KeyStatus, LastUsed, LoginReply, Proved};
 use crate::plan::{Action, Decision, WhyGone};
 use crate::policy::{DeleteOld, Policy};
 
@@ -122,7 +122,7 @@ pub fn check(decision: &Decision, facts: &Facts, policy: &Policy, now: Timestamp
                     must(host.took_back.is_none() && host.lists.remaining_old.is_empty(), Unsafe::HostUses);
                 }
             }
-            let further = |place: &Place| facts.further.iter().any(|further| further.place == *place);
+            let further = |place: &KeyPlace| facts.further.iter().any(|further| further.place == *place);
             let mut places = record.places.iter().map(|known| &known.place);
             let all_seen = places.all(|place| *place == facts.place || further(place));
             if *why == WhyGone::Retired {

@@ -18,7 +18,7 @@ use relaykey_core::config::schema::{key, table};
 use relaykey_core::config::value::{self, Judged, mistake, trimmed};
 use relaykey_core::config::{AWS, At, Aws, DeValue, Reader, Schema, Section, SectionView, aws};
 
-use crate::facts::{Place, StoreKind};
+use crate::facts::{KeyPlace, StoreKind};
 use crate::policy::{DeleteOld, Policy};
 
 /// The usual place of the file.
@@ -161,7 +161,7 @@ pub struct Publish {
 
 impl Publish {
     /// The place, by the facts that tell it from any other.
-    pub fn at(&self) -> Place {
+    pub fn at(&self) -> KeyPlace {
         let (kind, name) = match &self.place {
             PublishPlace::SecretsManager { secret } => (StoreKind::SecretsManager, secret),
             PublishPlace::ParameterStore { parameter } => (StoreKind::ParameterStore, parameter),
@@ -174,7 +174,7 @@ impl Publish {
             _ => (role.or(self.aws.profile.as_deref()), name.as_str()),
         };
         let name = name.to_owned();
-        Place { kind, region: self.aws.region.clone(), account: account.map(str::to_owned), name }
+        KeyPlace { kind, region: self.aws.region.clone(), account: account.map(str::to_owned), name }
     }
 }
 

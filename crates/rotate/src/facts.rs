@@ -48,7 +48,7 @@ id!(
 
 /// A place where the key is published, by the facts that tell it from any other: the same for everybody, however it is spelt.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Place {
+pub struct KeyPlace {
     pub kind: StoreKind,
     /// `None`: the configuration does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,14 +61,14 @@ pub struct Place {
 }
 
 #[cfg(test)]
-impl Place {
+impl KeyPlace {
     /// Of tests.
     pub fn secret(name: &str) -> Self {
         Self { kind: StoreKind::SecretsManager, region: None, account: None, name: name.into() }
     }
 }
 
-impl Place {
+impl KeyPlace {
     /// In one word, as commands take it: `secret:us-east-1::b`.
     pub fn word(&self) -> String {
         let given = |part: &Option<String>| part.clone().unwrap_or_default();
@@ -86,7 +86,7 @@ impl StoreKind {
 }
 
 /// As people name it: `secret "b" in us-east-1`.
-impl fmt::Display for Place {
+impl fmt::Display for KeyPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {:?}", self.kind.word(), self.name)?;
         self.region.as_ref().map_or(Ok(()), |region| write!(f, " in {region}"))?;
@@ -102,7 +102,7 @@ pub struct Facts {
     /// Of the IAM user, in no order.
     pub keys: Vec<Key>,
     /// Where the key is published first.
-    pub place: Place,
+    pub place: KeyPlace,
     /// What is there.
     pub store: Store,
     /// Where it is published too, as far as that was seen: a place that was not is a gap.
@@ -171,7 +171,7 @@ pub struct Replica {
 /// Another place with the same key: it follows the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Further {
-    pub place: Place,
+    pub place: KeyPlace,
     pub store: Store,
     /// What is put there is to hold a secret access key, and the first place will have an SMTP password alone.
     pub needs_key: bool,
@@ -403,7 +403,7 @@ pub enum Part {
     Keys,
     /// The first place.
     Store,
-    Further(Place),
+    Further(KeyPlace),
     Fleet,
 }
 
@@ -441,7 +441,7 @@ impl Facts {
     }
 
     /// Further places that could not be looked at.
-    pub fn unseen_places(&self) -> impl Iterator<Item = &Place> {
+    pub fn unseen_places(&self) -> impl Iterator<Item = &KeyPlace> {
         self.gaps.iter().filter_map(|gap| match &gap.part {
             Part::Further(place) => Some(place),
             Part::Keys | Part::Store | Part::Fleet => None,
@@ -449,7 +449,7 @@ impl Facts {
     }
 
     /// Every place that the configuration names.
-    pub fn configured(&self) -> impl Iterator<Item = &Place> {
+    pub fn configured(&self) -> impl Iterator<Item = &KeyPlace> {
         let further = self.further.iter().map(|further| &further.place);
         std::iter::once(&self.place).chain(further).chain(self.unseen_places())
     }
@@ -467,7 +467,7 @@ impl Facts {
     }
 
     /// The place that this rotation began with as the first, where the configuration has another one first now.
-    pub fn first_before(&self) -> Option<&Place> {
+    pub fn first_before(&self) -> Option<&KeyPlace> {
         let first = self.record.places.first().map(|known| &known.place);
         first.filter(|first| **first != self.place && !self.is_between_rotations())
     }

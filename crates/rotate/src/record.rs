@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{
-    CURRENT, Facts, HostName, Key, KeyId, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, Place, VersionId,
+    CURRENT, Facts, HostName, Key, KeyId, KeyPlace, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId,
 };
 use crate::plan::{Action, Outcome, Purpose};
 use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, LISTED_LATE, Policy, USE_SLACK};
@@ -129,7 +129,7 @@ pub struct Published {
 /// A place of the rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownPlace {
-    pub place: Place,
+    pub place: KeyPlace,
     /// The published key that it was last seen to give.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gives: Option<KeyId>,
@@ -261,7 +261,7 @@ impl ControlRecord {
     }
 
     /// The published key that this place gave when it was last seen to give one.
-    pub fn copied_to(&self, place: &Place) -> Option<&KeyId> {
+    pub fn copied_to(&self, place: &KeyPlace) -> Option<&KeyId> {
         self.places.iter().find(|known| known.place == *place)?.gives.as_ref()
     }
 
@@ -405,7 +405,7 @@ fn recover(facts: &mut Facts, now: Timestamp) {
 fn places(facts: &mut Facts) {
     let first = facts.place.clone();
     let may_move = facts.is_between_rotations();
-    let configured: Vec<Place> = facts.configured().cloned().collect();
+    let configured: Vec<KeyPlace> = facts.configured().cloned().collect();
     let published = facts.record.published.as_ref().map(|published| &published.key);
     let current = facts.store.labelled(CURRENT).and_then(|version| version.key());
     let seen = std::iter::once((&facts.place, current));
@@ -606,7 +606,7 @@ impl ControlRecord {
 
     /// No host reads this place any more, given by its word: the clocks of the old key's end begin anew. Where it was the first
     /// one, this is the first from now on.
-    pub fn remove_place(&mut self, word: &str, first: &Place) {
+    pub fn remove_place(&mut self, word: &str, first: &KeyPlace) {
         let was_first = self.places.first().is_some_and(|known| known.place.word() == word);
         self.places.retain(|known| known.place.word() != word);
         if was_first {

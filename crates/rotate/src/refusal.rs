@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{Gap, HostName, KeyId, Part, Place, StoreKind, VersionId, WhyMissing, WhyUnseen};
+use crate::facts::{Gap, HostName, KeyId, KeyPlace, Part, StoreKind, VersionId, WhyMissing, WhyUnseen};
 
 /// What is known of the use of a key that nobody explains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -146,7 +146,7 @@ pub enum Refusal {
     },
     /// Hosts read a parameter by a label that is on a version without the published key.
     LabelElsewhere {
-        place: Place,
+        place: KeyPlace,
         label: String,
         version: VersionId,
         /// The published one of this place.
@@ -174,18 +174,18 @@ pub enum Refusal {
     },
     /// About a further place.
     NotEverywhere {
-        place: Place,
+        place: KeyPlace,
         why: AtPlace,
     },
     /// A place of the rotation is not in the configuration any more.
     PlaceDropped {
-        place: Place,
+        place: KeyPlace,
         /// What it was last seen to give.
         gives: Option<KeyId>,
     },
     /// The rotation began with this place as the first, and the configuration has another one first.
     PlaceOrder {
-        first: Place,
+        first: KeyPlace,
     },
     KmsDenied {
         part: Part,
@@ -332,7 +332,7 @@ impl Refusal {
         let (host, key, version) = (HostName::new("mx1"), KeyId::new("AKIA1"), VersionId::new("v1"));
         let h = || host.clone();
         let k = || key.clone();
-        let place = || Place {
+        let place = || KeyPlace {
             kind: StoreKind::SecretsManager,
             region: Some("us-east-1".into()),
             account: None,
@@ -378,7 +378,7 @@ impl Refusal {
             LabelMoved { kind: StoreKind::SecretsManager, current: None },
             LabelMoved { kind: StoreKind::ParameterStore, current: Some(VersionId::new("7")) },
             LabelElsewhere {
-                place: Place { kind: StoreKind::ParameterStore, name: "/ses/smtp".into(), ..place() },
+                place: KeyPlace { kind: StoreKind::ParameterStore, name: "/ses/smtp".into(), ..place() },
                 label: "prod".into(),
                 version: VersionId::new("6"),
                 current: VersionId::new("7"),

@@ -32,7 +32,7 @@ use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, logins};
 pub use crate::aws::{Choke, Hooks, Moment};
 use crate::config::{self, Config, Credential, EvidenceConfig, Form};
-use crate::facts::{Facts, KeyId, Login, Place};
+use crate::facts::{Facts, KeyId, KeyPlace, Login};
 use crate::hosts::parameter_store::Parameters;
 use crate::hosts::table::ReportsTable;
 use crate::hosts::{EntryWrite, Kept, ReportsPlace};
@@ -87,7 +87,7 @@ struct NewKey {
 
 /// A further place with the same key.
 struct FurtherAt {
-    place: Place,
+    place: KeyPlace,
     store: StoreAt,
     form: Form,
     /// Of its place in AWS.
@@ -108,7 +108,7 @@ pub struct Controller {
     sts: Reach,
     keys: Keys,
     /// Where the key is published first.
-    first: Place,
+    first: KeyPlace,
     store: StoreAt,
     place: ReportsPlace,
     caller: Option<Caller>,

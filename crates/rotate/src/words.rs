@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::sync::{PoisonError, RwLock};
 
 use crate::evidence::Verdict;
-use crate::facts::{KeyId, Part, Place, StoreKind, VersionId, WhyMissing};
+use crate::facts::{KeyId, KeyPlace, Part, StoreKind, VersionId, WhyMissing};
 use crate::plan::{Action, Phase, Purpose, Reason, WhyGone};
 use crate::refusal::{AtPlace, KnownUse, Refusal};
 
@@ -223,7 +223,7 @@ impl Refusal {
                 )
             }
             NotEverywhere { place, why: AtPlace::Behind } => format!("{place} does not give the published key yet"),
-            NotEverywhere { place: place @ Place { kind: StoreKind::ParameterStore, .. }, why: AtPlace::Moved } => {
+            NotEverywhere { place: place @ KeyPlace { kind: StoreKind::ParameterStore, .. }, why: AtPlace::Moved } => {
                 format!("somebody else put another value in {place}")
             }
             NotEverywhere { place, why: AtPlace::Moved } => {
@@ -406,7 +406,7 @@ impl Refusal {
             NotEverywhere { why: AtPlace::Behind, .. } => {
                 format!("nothing: it goes on by itself; if it stays, `{us} history` says what failed")
             }
-            NotEverywhere { place: place @ Place { kind: StoreKind::ParameterStore, .. }, why: AtPlace::Moved } => {
+            NotEverywhere { place: place @ KeyPlace { kind: StoreKind::ParameterStore, .. }, why: AtPlace::Moved } => {
                 format!("put the login in {place} again that was published last: `{us} status` names its key")
             }
             NotEverywhere { place, why: AtPlace::Moved } => format!(

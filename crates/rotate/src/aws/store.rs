@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::parameters::ParameterAt;
 use super::secret::SecretAt;
 use super::{CallFailed, payload};
-use crate::facts::{CURRENT, KeyId, Place, Replica, Store, Value, VersionId};
+use crate::facts::{CURRENT, KeyId, KeyPlace, Replica, Store, Value, VersionId};
 
 /// One look at it. Values stay in memory, for as long as a look does.
 pub struct Seen {
@@ -18,7 +18,7 @@ pub struct Seen {
     /// Replicas that are not in sync.
     pub behind: Vec<Replica>,
     /// The further places that could be looked at.
-    pub further: Vec<(Place, Seen)>,
+    pub further: Vec<(KeyPlace, Seen)>,
 }
 
 impl Seen {

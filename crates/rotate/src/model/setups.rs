@@ -325,6 +325,7 @@ pub fn setups() -> Vec<(&'static str, bool, Options)> {
             true,
             Options { second: Some(SecondPlace::Named), ..of(1, &[(PlaceUnseen, 1), (PersonDeletes, 1)]) },
         ),
+        ("two places, record lost", true, Options { second: Some(SecondPlace::Named), ..of(2, &[(LoseRecord, 1)]) }),
         (
             "two places, a person moves the second",
             true,

@@ -5,9 +5,9 @@ use std::mem::take;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::facts::{
-    CURRENT, Facts, Further, Gap, Generation, Host, HostName, Key, KeyId, KeyStatus, LastUsed, Lists, Login,
-    LoginReply, PENDING, PREVIOUS, Part, Place, Proved, Registered, Standing, Store, StoreKind, TookBack, Value,
-    Version, VersionId, WhyTakenBack, WhyUnseen,
+    CURRENT, Facts, Further, Gap, Generation, Host, HostName, Key, KeyId, KeyPlace, KeyStatus, LastUsed, Lists, Login,
+    LoginReply, PENDING, PREVIOUS, Part, Proved, Registered, Standing, Store, StoreKind, TookBack, Value, Version,
+    VersionId, WhyTakenBack, WhyUnseen,
 };
 use crate::policy::{DeleteOld, Policy};
 use crate::record::{
@@ -307,8 +307,8 @@ pub fn host_name(host: usize) -> HostName {
     HostName::new(["h0", "h1", "h2"][host])
 }
 
-pub fn second_place() -> Place {
-    Place::secret("b")
+pub fn second_place() -> KeyPlace {
+    KeyPlace::secret("b")
 }
 
 /// The second place's own ids are those of the keys.
@@ -409,7 +409,7 @@ impl World {
                 kind: if parameter_store { StoreKind::ParameterStore } else { StoreKind::SecretsManager },
                 versions: (0..usize::from(self.count)).map(version).collect(),
             },
-            place: crate::facts::Place::secret("a"),
+            place: crate::facts::KeyPlace::secret("a"),
             further: second.filter(|second| !second.unseen).map(Second::seen).into_iter().collect(),
             behind: Vec::new(),
             fleet: (0..HOSTS).filter_map(|j| self.host(j)).collect(),
@@ -549,7 +549,7 @@ impl World {
             places: match rec.second {
                 -2 => Vec::new(),
                 gives => vec![
-                    KnownPlace { place: Place::secret("a"), gives: None },
+                    KnownPlace { place: KeyPlace::secret("a"), gives: None },
                     KnownPlace { place: second_place(), gives: key(gives) },
                 ],
             },

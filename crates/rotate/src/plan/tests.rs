@@ -34,7 +34,7 @@ fn facts() -> Facts {
             kind: StoreKind::SecretsManager,
             versions: vec![version("v1", "OLD", crate::facts::PREVIOUS), version("v2", "NEW", CURRENT)],
         },
-        place: crate::facts::Place::secret("a"),
+        place: crate::facts::KeyPlace::secret("a"),
         further: Vec::new(),
         behind: Vec::new(),
         fleet: Vec::new(),
@@ -443,7 +443,7 @@ fn no_answer_is_not_called_a_refusal() {
 fn further(name: &str, kind: StoreKind, key: &str) -> crate::facts::Further {
     let versions = vec![version("f1", key, CURRENT)];
     crate::facts::Further {
-        place: crate::facts::Place::secret(name),
+        place: crate::facts::KeyPlace::secret(name),
         store: Store { kind, versions },
         needs_key: false,
     }
@@ -471,8 +471,8 @@ fn copied(key: &str) -> Vec<crate::record::KnownPlace> {
     vec![gives("a", None), gives("b", Some(KeyId::new(key)))]
 }
 
-fn place(name: &str) -> crate::facts::Place {
-    crate::facts::Place::secret(name)
+fn place(name: &str) -> crate::facts::KeyPlace {
+    crate::facts::KeyPlace::secret(name)
 }
 
 #[test]

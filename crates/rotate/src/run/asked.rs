@@ -9,7 +9,7 @@ use relaykey_core::fault::{Class, Fault};
 use super::{Controller, TRIES, contended};
 use crate::audit::{AuditEntry, AuditEvent};
 use crate::aws::{CallFailed, FailKind};
-use crate::facts::{HostName, KeyId, KeyStatus, Place, Waiver};
+use crate::facts::{HostName, KeyId, KeyPlace, KeyStatus, Waiver};
 use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, principal_entry};
 use crate::plan::{Action, Outcome};
 use crate::record::{ControlRecord, Roster, Wanted};
@@ -46,7 +46,7 @@ pub enum Ask {
     Reactivate {
         key: KeyId,
     },
-    /// No host reads this place any more, given by its word ([`Place::word`]): it is looked after no longer.
+    /// No host reads this place any more, given by its word ([`KeyPlace::word`]): it is looked after no longer.
     RemovePlace {
         place: String,
     },
@@ -143,7 +143,7 @@ impl Controller {
     /// A place that the configuration does not name any more leaves the rotation. What hosts have is looked at anew.
     async fn remove_place(&mut self, word: &str) -> Result<Answer, Fault> {
         let also = self.also.iter().map(|at| &at.place);
-        let configured: Vec<Place> = std::iter::once(&self.first).chain(also).cloned().collect();
+        let configured: Vec<KeyPlace> = std::iter::once(&self.first).chain(also).cloned().collect();
         if let Some(place) = configured.iter().find(|place| place.word() == word) {
             return Err(wrong(
                 &format!("rotate.toml publishes in {place}"),
@@ -152,7 +152,7 @@ impl Controller {
         }
         let known = self.kept().await?.record.places;
         let dropped = known.iter().map(|known| &known.place).filter(|place| !configured.contains(place));
-        let dropped: Vec<String> = dropped.map(Place::word).collect();
+        let dropped: Vec<String> = dropped.map(KeyPlace::word).collect();
         if !dropped.iter().any(|place| place == word) {
             let what = format!("this rotation has no place {word:?} that rotate.toml does not name");
             let fix = match dropped.is_empty() {

@@ -11,7 +11,7 @@ use crate::aws::parameters::Put;
 use crate::aws::payload::Held;
 use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{CallFailed, FailKind, Until, logins, payload};
-use crate::facts::{CURRENT, Facts, KeyId, KeyStatus, LoginReply, PENDING, Place, VersionId};
+use crate::facts::{CURRENT, Facts, KeyId, KeyPlace, KeyStatus, LoginReply, PENDING, VersionId};
 use crate::hosts::Kept;
 use crate::plan::{Action, Outcome, Purpose, plan};
 use crate::record::ControlRecord;
@@ -256,7 +256,7 @@ impl Controller {
     }
 
     /// A further place, and what was seen there.
-    fn further<'a>(&'a self, place: &Place, seen: &'a Seen) -> Option<(&'a FurtherAt, &'a Seen)> {
+    fn further<'a>(&'a self, place: &KeyPlace, seen: &'a Seen) -> Option<(&'a FurtherAt, &'a Seen)> {
         let at = self.also.iter().find(|at| at.place == *place)?;
         seen.further.iter().find(|(seen, _)| seen == place).map(|(_, seen)| (at, seen))
     }

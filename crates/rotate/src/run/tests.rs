@@ -94,9 +94,9 @@ fn a_host_of_another_parameter_counts_by_what_that_gives_now() {
         me: String::new(),
         keys: Vec::new(),
         store: store(vec![version("2", &[]), version("3", &[CURRENT])]),
-        place: crate::facts::Place::secret("a"),
+        place: crate::facts::KeyPlace::secret("a"),
         further: vec![Further {
-            place: Place::secret("b"),
+            place: KeyPlace::secret("b"),
             store: store(vec![version("2", &[CURRENT])]),
             needs_key: false,
         }],

@@ -51,7 +51,7 @@ fn advice_about_a_key_does_no_harm() {
 /// Not the first one: whoever pastes it there changes what is in order.
 #[test]
 fn what_is_wrong_in_a_further_place_names_that_place() {
-    let place = Place { region: Some("us-east-1".into()), ..Place::secret("second") };
+    let place = KeyPlace { region: Some("us-east-1".into()), ..KeyPlace::secret("second") };
     let part = || Part::Further(place.clone());
     let told = [
         Refusal::SecretDeleting { part: part() },
