@@ -9,11 +9,11 @@ use crate::run::Ask;
 #[derive(Debug, Subcommand)]
 pub enum PlacesCommand {
     /// No host reads a place any more that rotate.toml does not name: no key lives for its sake.
-    Remove(RemoveArgs),
+    Remove(PlaceArgs),
 }
 
 #[derive(Debug, Args)]
-pub struct RemoveArgs {
+pub struct PlaceArgs {
     /// In one word, as `relaykey-rotate status` prints the command: secret:us-east-1::NAME.
     #[arg(value_name = "PLACE")]
     place: String,
