@@ -17,7 +17,7 @@ that tests share one server without meeting.
   GET  /lab/calls?key=AKIA…   every call made with that key: service, action, about, decrypt, status
   GET  /lab/messages          the messages that SES took, in any region: from, to, raw
   POST /lab/iam      {"user": "ses-smtp", "make": true}: makes the user and a key of it where make is true; gives its keys with their
-                     secrets, which the stand-in for SES has to know: id, secret, status
+                     secrets, which the stand-in for SES has to know: id, secret, status; "delete": "AKIA…": a person deletes that one
   POST /lab/used     {"user": …, "id": "AKIA…", "at": "2026-01-31T12:00:00", "service": "ses"}: its last use
   POST /lab/empty    {"secret": …, "version": …}: a version without a value, as AWSPENDING, as Secrets Manager begins a rotation
   POST /lab/clock    {"offset": SECONDS}: what is made from now on is made so much later than it is
@@ -293,7 +293,9 @@ class Lab:
                     for key in (key for key in keys if key.access_key_id == asked["id"]):
                         key.last_used = AccessKeyLastUsed(at, asked["service"], "eu-west-1")
                 else:
-                    keys = iam_user(asked["user"], asked.get("make", False)).access_keys
+                    user = iam_user(asked["user"], asked.get("make", False))
+                    user.access_keys = [key for key in user.access_keys if key.access_key_id != asked.get("delete")]
+                    keys = user.access_keys
                     reply = [{"id": key.access_key_id, "secret": key.secret_access_key, "status": key.status}
                              for key in keys]
             elif environ["PATH_INFO"] == "/lab/empty":

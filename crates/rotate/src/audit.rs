@@ -127,10 +127,10 @@ impl AuditEntry {
             Action::Promote { version: id, key, .. } => version(of("promote", key), id),
             Action::CopyTo { place, from, key, publishes } => {
                 let what = if *publishes { "publish-at" } else { "copy-to" };
-                version(of(what, key), from).more(place.as_str())
+                version(of(what, key), from).more(place.to_string())
             }
             Action::PromoteAt { place, version: id, key, .. } => {
-                version(of("promote-at", key), id).more(place.as_str())
+                version(of("promote-at", key), id).more(place.to_string())
             }
             Action::RecordPublished { version: id, key } => version(of("record-published", key), id),
             Action::Intend { key } => of("intend", key),

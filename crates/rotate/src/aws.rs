@@ -195,12 +195,12 @@ impl FailKind {
     }
 
     /// As what could not be looked at.
-    pub fn unseen(self, part: Part) -> WhyUnseen {
+    pub fn unseen(self, part: &Part) -> WhyUnseen {
         match self {
             Self::AccessDenied => WhyUnseen::AccessDenied,
             Self::KmsDenied => WhyUnseen::KmsDenied,
             Self::Throttled => WhyUnseen::Throttled,
-            Self::NotFound if part == Part::Keys => WhyUnseen::UserMissing,
+            Self::NotFound if *part == Part::Keys => WhyUnseen::UserMissing,
             Self::NotFound => WhyUnseen::NotFound,
             Self::SecretDeleting => WhyUnseen::SecretDeleting,
             Self::LimitExceeded | Self::Conflict | Self::Refused | Self::NoAnswer => WhyUnseen::NoAnswer,
@@ -292,7 +292,7 @@ mod tests {
             assert_eq!(FailKind::of(code, status), kind, "{code}");
         }
         assert!(FailKind::LimitExceeded.is_definite() && !FailKind::NoAnswer.is_definite());
-        assert_eq!(FailKind::NotFound.unseen(Part::Keys), WhyUnseen::UserMissing);
-        assert_eq!(FailKind::NotFound.unseen(Part::Store), WhyUnseen::NotFound);
+        assert_eq!(FailKind::NotFound.unseen(&Part::Keys), WhyUnseen::UserMissing);
+        assert_eq!(FailKind::NotFound.unseen(&Part::Store), WhyUnseen::NotFound);
     }
 }

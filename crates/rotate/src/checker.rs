@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{Facts, KeyId, KeyStatus, LastUsed, LoginReply, Proved};
+use crate::facts::{Facts, KeyId, KeyPlace, KeyStatus, LastUsed, LoginReply, Proved};
 use crate::plan::{Action, Decision, WhyGone};
 use crate::policy::{DeleteOld, Policy};
 
@@ -18,6 +18,8 @@ pub enum Unsafe {
     PublishedKey,
     /// A counted host says that it uses the key that would die.
     HostUses,
+    /// A place of the rotation was not looked at: it may give the key that would die.
+    PlaceNotSeen,
     /// Some counted host has no proof, and nobody vouched for it.
     Unproved,
     /// Nobody knows whether all hosts are known.
@@ -120,7 +122,11 @@ pub fn check(decision: &Decision, facts: &Facts, policy: &Policy, now: Timestamp
                     must(host.took_back.is_none() && host.lists.remaining_old.is_empty(), Unsafe::HostUses);
                 }
             }
+            let further = |place: &KeyPlace| facts.further.iter().any(|further| further.place == *place);
+            let mut places = record.places.iter().map(|known| &known.place);
+            let all_seen = places.all(|place| *place == facts.place || further(place));
             if *why == WhyGone::Retired {
+                must(all_seen, Unsafe::PlaceNotSeen);
                 must(!facts.fleet.is_empty() && record.roster.sealed_at.is_some(), Unsafe::Unsealed);
                 let began = record.complete_at.zip(record.published.as_ref()).map(|(at, p)| at.max(p.at));
                 let lag = began.is_some_and(|began| began + policy.grace.max(policy.last_use_lag) <= now);

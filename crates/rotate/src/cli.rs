@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod history;
 mod hosts;
+mod places;
 mod plan;
 mod policy;
 mod reactivate;
@@ -65,6 +66,9 @@ enum CliCommand {
     /// The hosts that have a say in it: list, add, remove, waive, unwaive, seal, accept.
     #[command(subcommand)]
     Hosts(hosts::HostsCommand),
+    /// Where the key is published: remove a place that rotate.toml does not name any more.
+    #[command(subcommand)]
+    Places(places::PlacesCommand),
     /// Brings a deactivated key back.
     Reactivate(reactivate::ReactivateArgs),
     /// What was done, when and by whom, from the audit log; --verify: is the log as it was written.
@@ -107,6 +111,7 @@ pub fn run() -> ExitCode {
         CliCommand::Run(args) => with(&common, async |at| run::run(at, &args).await),
         CliCommand::Status(args) => with(&common, async |at| status::run(at, &args).await),
         CliCommand::Hosts(command) => with(&common, async |at| hosts::run(at, &command).await),
+        CliCommand::Places(command) => with(&common, async |at| places::run(at, &command).await),
         CliCommand::Reactivate(args) => with(&common, async |at| reactivate::run(at, &args).await),
         CliCommand::History(args) => with(&common, async |at| history::run(at, &args).await),
         CliCommand::Check => check::run(&common),
@@ -143,8 +148,9 @@ fn speak(common: &Common, config: &Config, credential: &Credential) {
         aws: aws(&config.aws),
         user: credential.iam_user.clone(),
         store: match credential.publish.as_slice() {
+            [] => String::new(),
             [publish] => publish.place.to_string(),
-            all => all.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and "),
+            [first, ..] => first.to_string(),
         },
         secret: region.map_or_else(
             || format!("--secret-id {secret}"),

@@ -18,6 +18,7 @@ use relaykey_core::config::schema::{key, table};
 use relaykey_core::config::value::{self, Judged, mistake, trimmed};
 use relaykey_core::config::{AWS, At, Aws, DeValue, Reader, Schema, Section, SectionView, aws};
 
+use crate::facts::{KeyPlace, StoreKind};
 use crate::policy::{DeleteOld, Policy};
 
 /// The usual place of the file.
@@ -156,6 +157,44 @@ pub struct Publish {
     pub form: Form,
     /// `[aws]` with what this place overrides; an ARN's region wins.
     pub aws: Aws,
+}
+
+impl Publish {
+    /// The place, by the facts that tell it from any other.
+    pub fn at(&self) -> KeyPlace {
+        let (kind, name) = match &self.place {
+            PublishPlace::SecretsManager { secret } => (StoreKind::SecretsManager, secret),
+            PublishPlace::ParameterStore { parameter } => (StoreKind::ParameterStore, parameter),
+        };
+        // arn:PARTITION:SERVICE:REGION:ACCOUNT:RESOURCE
+        let arn: Vec<&str> = name.splitn(6, ':').collect();
+        let role = self.aws.role_arn.as_ref().and_then(|role| role.split(':').nth(4));
+        let (account, name) = match arn[..] {
+            ["arn", _, _, _, account, resource] => (Some(account), named_by_arn(kind, resource)),
+            _ => (role.or(self.aws.profile.as_deref()), name.as_str()),
+        };
+        let name = name.to_owned();
+        KeyPlace { kind, region: self.aws.region.clone(), account: account.map(str::to_owned), name }
+    }
+}
+
+/// The name in the last part of an ARN: Secrets Manager adds a hyphen and six characters, and Parameter Store leaves out the slash
+/// before `parameter`.
+fn named_by_arn(kind: StoreKind, resource: &str) -> &str {
+    match kind {
+        StoreKind::ParameterStore => {
+            let name = resource.strip_prefix("parameter").unwrap_or(resource);
+            // `parameter/a` is the parameter `a`, or `/a`: with more than one part it begins with a slash.
+            if name.matches('/').count() > 1 { name } else { name.trim_start_matches('/') }
+        }
+        StoreKind::SecretsManager => {
+            let name = resource.strip_prefix("secret:").unwrap_or(resource);
+            let suffix = |(_, suffix): &(&str, &str)| {
+                suffix.len() == 6 && suffix.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            };
+            name.rsplit_once('-').filter(suffix).map_or(name, |(name, _)| name)
+        }
+    }
 }
 
 /// As people find it: what it is, its name, and where.
@@ -438,9 +477,9 @@ fn publishes(reader: &mut Reader, view: &SectionView, aws: &Aws) -> Vec<PublishR
             _ => None,
         };
         let publish = Publish { place, form, aws };
-        if let Some((_, first)) = all.iter().find(|(other, _)| {
-            other.publish.place == publish.place && other.publish.aws == publish.aws && !publish.place.name().is_empty()
-        }) {
+        if let Some((_, first)) =
+            all.iter().find(|(other, _)| other.publish.at() == publish.at() && !publish.place.name().is_empty())
+        {
             let line = reader.line_of(&view, key).unwrap_or(view.line);
             let what = format!("{key}: the place on line {first} is the same");
             reader.error(line, what, "remove one of the two, or give them different regions");

@@ -128,8 +128,16 @@ pub struct Written {
     pub report: Report,
 }
 
-/// The SMTP password of a version for a region, as far as it can be read and derived.
-pub type Passwords<'a> = &'a dyn Fn(&VersionId, &KeyId, Option<&str>) -> Option<Secret>;
+/// The SMTP passwords that a version's id stands for, with a user name and a region: one for each place that has such a version.
+#[derive(Debug, Default)]
+pub struct StoredPasswords {
+    pub passwords: Vec<Secret>,
+    /// There may be others: some place could not be looked at.
+    pub partly: bool,
+}
+
+/// The same, as far as it can be read and derived.
+pub type Passwords<'a> = &'a dyn Fn(&VersionId, &KeyId, Option<&str>) -> StoredPasswords;
 
 /// What people said about hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -388,13 +396,16 @@ fn proved_by(report: &Report, target: &ReportTarget, passwords: Passwords) -> Pr
         return Proved::Missing(WhyMissing::UnknownKind);
     }
     let (version, key) = (VersionId::new(report.version.clone()), KeyId::new(report.username.clone()));
-    let Some(password) = passwords(&version, &key, target.region.as_deref()) else {
-        return Proved::Missing(WhyMissing::NoPassword);
-    };
-    match verify_proof(&password, &report.proof_fields(target), proof) {
-        ProofVerdict::True => Proved::True,
-        ProofVerdict::False => Proved::False,
-        ProofVerdict::NoProof(_) => Proved::Missing(WhyMissing::UnknownKind),
+    let known = passwords(&version, &key, target.region.as_deref());
+    let fields = report.proof_fields(target);
+    let verdicts: Vec<_> = known.passwords.iter().map(|password| verify_proof(password, &fields, proof)).collect();
+    // The number of a version is the same in every parameter: it is the password of the place that the host reads.
+    let is = |verdict: fn(&ProofVerdict) -> bool| verdicts.iter().any(verdict);
+    match () {
+        () if is(|verdict| *verdict == ProofVerdict::True) => Proved::True,
+        () if is(|verdict| matches!(verdict, ProofVerdict::NoProof(_))) => Proved::Missing(WhyMissing::UnknownKind),
+        () if verdicts.is_empty() || known.partly => Proved::Missing(WhyMissing::NoPassword),
+        () => Proved::False,
     }
 }
 

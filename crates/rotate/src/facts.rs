@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::record::ControlRecord;
+use crate::record::{ControlRecord, KnownPlace};
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -45,10 +45,54 @@ id!(
     /// A host's name.
     HostName
 );
-id!(
-    /// A place where the key is published, as people name it: `secret "b" in us-east-1`.
-    PlaceName
-);
+
+/// A place where the key is published, by the facts that tell it from any other: the same for everybody, however it is spelt.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyPlace {
+    pub kind: StoreKind,
+    /// `None`: the configuration does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// As far as the configuration tells: of the ARN, of the role that is assumed there, or the profile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Without what an ARN has around it.
+    pub name: String,
+}
+
+#[cfg(test)]
+impl KeyPlace {
+    /// Of tests.
+    pub fn secret(name: &str) -> Self {
+        Self { kind: StoreKind::SecretsManager, region: None, account: None, name: name.into() }
+    }
+}
+
+impl KeyPlace {
+    /// In one word, as commands take it: `secret:us-east-1::b`.
+    pub fn word(&self) -> String {
+        let given = |part: &Option<String>| part.clone().unwrap_or_default();
+        format!("{}:{}:{}:{}", self.kind.word(), given(&self.region), given(&self.account), self.name)
+    }
+}
+
+impl StoreKind {
+    fn word(self) -> &'static str {
+        match self {
+            StoreKind::SecretsManager => "secret",
+            StoreKind::ParameterStore => "parameter",
+        }
+    }
+}
+
+/// As people name it: `secret "b" in us-east-1`.
+impl fmt::Display for KeyPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?}", self.kind.word(), self.name)?;
+        self.region.as_ref().map_or(Ok(()), |region| write!(f, " in {region}"))?;
+        self.account.as_ref().map_or(Ok(()), |account| write!(f, " of {account}"))
+    }
+}
 
 /// All that is known at one look.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,8 +102,10 @@ pub struct Facts {
     /// Of the IAM user, in no order.
     pub keys: Vec<Key>,
     /// Where the key is published first.
+    pub place: KeyPlace,
+    /// What is there.
     pub store: Store,
-    /// Where it is published too.
+    /// Where it is published too, as far as that was seen: a place that was not is a gap.
     pub further: Vec<Further>,
     /// Replicas of any of these secrets that do not have what the secret has.
     pub behind: Vec<Replica>,
@@ -96,7 +142,8 @@ pub struct Key {
     pub last_used: LastUsed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StoreKind {
     /// Labels, and compare-and-swap on them.
     SecretsManager,
@@ -114,6 +161,8 @@ pub struct Store {
 /// A secret's replica in another region, which is not in sync.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Replica {
+    /// Of the first place, or of a further one.
+    pub of: Part,
     pub region: String,
     /// Secrets Manager gave it up; else it is at it.
     pub failed: bool,
@@ -122,8 +171,10 @@ pub struct Replica {
 /// Another place with the same key: it follows the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Further {
-    pub place: PlaceName,
+    pub place: KeyPlace,
     pub store: Store,
+    /// What is put there is to hold a secret access key, and the first place will have an SMTP password alone.
+    pub needs_key: bool,
 }
 
 impl Further {
@@ -341,16 +392,18 @@ pub struct Waiver {
 }
 
 /// A part of the world that could not be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Gap {
     pub part: Part,
     pub why: WhyUnseen,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Part {
     Keys,
+    /// The first place.
     Store,
+    Further(KeyPlace),
     Fleet,
 }
 
@@ -385,5 +438,50 @@ impl Facts {
 
     pub fn status(&self, id: &KeyId) -> Option<KeyStatus> {
         self.key(id).map(|k| k.status)
+    }
+
+    /// Further places that could not be looked at.
+    pub fn unseen_places(&self) -> impl Iterator<Item = &KeyPlace> {
+        self.gaps.iter().filter_map(|gap| match &gap.part {
+            Part::Further(place) => Some(place),
+            Part::Keys | Part::Store | Part::Fleet => None,
+        })
+    }
+
+    /// Every place that the configuration names.
+    pub fn configured(&self) -> impl Iterator<Item = &KeyPlace> {
+        let further = self.further.iter().map(|further| &further.place);
+        std::iter::once(&self.place).chain(further).chain(self.unseen_places())
+    }
+
+    /// Places of the rotation that the configuration does not name any more: what they give now, nobody sees.
+    pub fn dropped(&self) -> impl Iterator<Item = &KnownPlace> {
+        self.record.places.iter().filter(|known| self.configured().all(|place| *place != known.place))
+    }
+
+    /// Nothing is under way that began with one place as the first.
+    pub fn is_between_rotations(&self) -> bool {
+        let record = &self.record;
+        let pending = self.store.labelled(PENDING).is_some_and(|pending| !pending.carries(CURRENT));
+        record.old.is_none() && record.creating.is_empty() && record.promoting.is_none() && !pending
+    }
+
+    /// The place that this rotation began with as the first, where the configuration has another one first now.
+    pub fn first_before(&self) -> Option<&KeyPlace> {
+        let first = self.record.places.first().map(|known| &known.place);
+        first.filter(|first| **first != self.place && !self.is_between_rotations())
+    }
+
+    /// Were all places of the rotation looked at, and in their order?
+    pub fn sees_all_places(&self) -> bool {
+        self.unseen_places().next().is_none() && self.dropped().next().is_none() && self.first_before().is_none()
+    }
+
+    /// The places that were not looked at, and were last seen to give this key.
+    pub fn may_be_given(&self, key: &KeyId) -> bool {
+        let unseen = |known: &&KnownPlace| self.unseen_places().any(|place| *place == known.place);
+        let known = self.record.places.iter().filter(unseen).chain(self.dropped());
+        let mut gives = known.filter_map(|known| known.gives.as_ref());
+        gives.any(|given| given == key)
     }
 }

@@ -14,7 +14,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
     ("words", &["evidence", "facts", "plan", "refusal"]),
     ("checker", &["facts", "plan", "policy"]),
     // The world's side: no rule is decided there.
-    ("config", &["policy"]),
+    ("config", &["facts", "policy"]),
     ("audit", &["facts", "plan"]),
     ("aws", &["config", "facts"]),
     ("hosts", &["audit", "aws", "evidence", "facts", "record"]),

@@ -20,11 +20,12 @@ use jiff::{SignedDuration, Timestamp};
 
 pub use self::decision::{Action, Decision, Outcome, Phase, Purpose, Reason, WhyGone};
 use crate::evidence::{Verdict, verdict};
-use crate::facts::{CURRENT, Facts, Gap, HostName, Key, KeyId, KeyStatus, LastUsed, LoginReply, PENDING, Part};
-use crate::facts::{StoreKind, Value, Version, WhyUnseen};
+use crate::facts::{CURRENT, Facts, HostName, Key, KeyId, KeyStatus, LastUsed, LoginReply, PENDING, Part};
+use crate::facts::{StoreKind, Value, Version};
 use crate::policy::{DeleteOld, LEFTOVER, Policy, UNUSED};
 use crate::record::ControlRecord;
 use crate::refusal::{KnownUse, Refusal, WaitsFor};
+use crate::retire;
 
 /// What a rule says that fires.
 enum Turn {
@@ -97,8 +98,9 @@ pub fn plan(facts: &Facts, policy: &Policy, now: Timestamp) -> Decision {
     let turn = if look.blind(&mut refusals) {
         Turn::Wait(Reason::Refused)
     } else {
-        // A host that is cut off need not wait for the store: its word, the keys and our own record are enough.
-        let rules: &[Rule] = if look.unseen_part(Part::Store) { &[rule_3] } else { &RULES };
+        // A key that another place gives, or that a host misses, need not wait for the first place: what was seen there, the
+        // host's word, the keys and our own record are enough.
+        let rules: &[Rule] = if look.unseen_part(&Part::Store) { &[rule_1, rule_3] } else { &RULES };
         rules.iter().find_map(|rule| rule(&look, &mut refusals)).unwrap_or_else(|| rule_12(&look, &mut refusals))
     };
     let (action, reason) = match turn {
@@ -218,7 +220,7 @@ fn rule_4(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 /// A rotation is due or asked for, and none is under way.
 fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let reason = look.wanted()?;
-    if look.unseen_part(Part::Fleet) || look.pending.is_some() || look.facts.unstored.is_some() {
+    if look.unseen_part(&Part::Fleet) || look.pending.is_some() || look.facts.unstored.is_some() {
         return None;
     }
     if let Some(creating) = look.record.creating_now(look.now) {
@@ -229,9 +231,10 @@ fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         refusals.push(Refusal::RegionRefused { host: host.name.clone(), region: region.clone() });
         return None;
     }
-    // No key is made that one place could not take.
+    // No key is made that one place could not take, or that one would not get.
     let in_the_way = look.facts.further.iter().filter_map(|further| publishing::refused_at(look, further));
-    let in_the_way: Vec<_> = in_the_way.collect();
+    let not_seen = retire::place_stops(look.facts).chain(retire::unseen_stops(look.facts));
+    let in_the_way: Vec<_> = in_the_way.chain(not_seen).collect();
     let stopped = !in_the_way.is_empty() && publishing::serves(look);
     add(refusals, in_the_way);
     if stopped {
@@ -253,7 +256,7 @@ fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 
 /// Two keys: one that we made and nothing came of is cleared; one that nobody explains is a person's.
 fn rule_9(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
-    if look.facts.keys.len() < 2 || look.unseen_part(Part::Fleet) {
+    if look.facts.keys.len() < 2 || look.unseen_part(&Part::Fleet) {
         return None;
     }
     if let Some(turn) = look.leftover_turn(refusals) {
@@ -387,7 +390,9 @@ impl RuleInput<'_> {
         let record = self.record;
         let ours = record.published.as_ref().is_some_and(|p| p.key == *key) || record.old.as_ref() == Some(key);
         let given = self.facts.further.iter().any(|further| further.key() == Some(key));
-        labelled || given || ours || self.facts.fleet.iter().any(|host| names(host, key))
+        // Who gives a key that nobody can see now may be found out later; an emergency does not wait for that.
+        let hidden = self.facts.may_be_given(key) || !self.facts.sees_all_places() && publishing::serves(self);
+        labelled || given || hidden || ours || self.facts.fleet.iter().any(|host| names(host, key))
     }
 
     /// A key of ours that nothing came of. An Inactive one only if we deactivated it.
@@ -444,21 +449,13 @@ impl RuleInput<'_> {
         wait(Reason::LeftoverLies { key: id, until })
     }
 
-    fn unseen_part(&self, part: Part) -> bool {
-        self.facts.gaps.iter().any(|gap| gap.part == part)
+    fn unseen_part(&self, part: &Part) -> bool {
+        self.facts.gaps.iter().any(|gap| gap.part == *part)
     }
 
+    /// What could not be looked at, and which places are not: told whatever is done.
     fn unseen(&self) -> Vec<Refusal> {
-        let refusal = |gap: &Gap| match gap.why {
-            WhyUnseen::AccessDenied => Refusal::AccessDenied { part: gap.part },
-            WhyUnseen::KmsDenied => Refusal::KmsDenied,
-            WhyUnseen::Throttled => Refusal::Throttled,
-            WhyUnseen::UserMissing => Refusal::UserMissing,
-            WhyUnseen::SecretDeleting => Refusal::SecretDeleting,
-            WhyUnseen::NotFound => Refusal::NotFound { part: gap.part },
-            WhyUnseen::NoAnswer => Refusal::NoAnswer { part: gap.part },
-        };
-        self.facts.gaps.iter().map(refusal).collect()
+        self.facts.gaps.iter().map(Refusal::of_a_gap).chain(retire::place_stops(self.facts)).collect()
     }
 
     /// Without keys or lease there is nothing that could be done; without the store, only what rule 3 asks for.
@@ -470,8 +467,9 @@ impl RuleInput<'_> {
                 other.map_or((String::new(), self.now), |other| (other.who.unwrap_or(other.holder), other.until));
             refusals.push(Refusal::Busy { holder, until });
         }
-        let neither = self.unseen_part(Part::Store) && self.unseen_part(Part::Fleet);
-        lease.is_none() || self.unseen_part(Part::Keys) || neither
+        let neither = self.unseen_part(&Part::Store) && self.unseen_part(&Part::Fleet);
+        let nothing = neither && self.facts.further.is_empty();
+        lease.is_none() || self.unseen_part(&Part::Keys) || nothing
     }
 
     /// The last look at an action before it is given out: no counted host that is known to log in with a key loses it.
@@ -480,7 +478,7 @@ impl RuleInput<'_> {
             return None;
         };
         let given = self.facts.further.iter().any(|further| further.key() == Some(key));
-        if given || self.current_key == Some(key) {
+        if given || self.facts.may_be_given(key) || self.current_key == Some(key) {
             return Some(Refusal::WouldCut { host: None, key: key.clone() });
         }
         let host = self.facts.fleet.iter().find(|host| names(host, key))?;
@@ -517,7 +515,7 @@ impl RuleInput<'_> {
             _ if old.is_some_and(|old| self.status(old) == Some(KeyStatus::Inactive)) => Phase::Retiring,
             Reason::AllQuiet(_) => Phase::Retiring,
             _ if self.record.intention.is_some() => Phase::Retiring,
-            Reason::Confirmed { .. } => match crate::retire::grace_and_lag(self.facts, self.policy) {
+            Reason::Confirmed { .. } => match retire::grace_and_lag(self.facts, self.policy) {
                 Some((grace, _)) if grace > self.now => Phase::Grace,
                 _ => Phase::Lag,
             },

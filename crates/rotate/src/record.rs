@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{
-    CURRENT, Facts, HostName, Key, KeyId, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, PlaceName, VersionId,
+    CURRENT, Facts, HostName, Key, KeyId, KeyPlace, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId,
 };
 use crate::plan::{Action, Outcome, Purpose};
 use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, LISTED_LATE, Policy, USE_SLACK};
@@ -45,9 +45,10 @@ pub struct ControlRecord {
     /// What is about to become AWSCURRENT by us.
     pub promoting: Option<Promoting>,
     pub published: Option<Published>,
-    /// What each further place gave when it gave what was published.
+    /// Every place that the key is published in, the first one first. None leaves it but by a person's word: a controller that
+    /// is not told of one would let the key die that this place gives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub copies: Vec<CopiedTo>,
+    pub places: Vec<KnownPlace>,
     /// The key before the published one.
     pub old: Option<KeyId>,
     /// Since when all counted hosts have what is published.
@@ -125,11 +126,13 @@ pub struct Published {
     pub at: Timestamp,
 }
 
-/// A further place that was seen to give the published key.
+/// A place of the rotation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CopiedTo {
-    pub place: PlaceName,
-    pub key: KeyId,
+pub struct KnownPlace {
+    pub place: KeyPlace,
+    /// The published key that it was last seen to give.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gives: Option<KeyId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,7 +212,7 @@ impl ControlRecord {
             soak: None,
             promoting: None,
             published: None,
-            copies: Vec::new(),
+            places: Vec::new(),
             old: None,
             complete_at: None,
             intention: None,
@@ -258,8 +261,8 @@ impl ControlRecord {
     }
 
     /// The published key that this place gave when it was last seen to give one.
-    pub fn copied_to(&self, place: &PlaceName) -> Option<&KeyId> {
-        self.copies.iter().find(|copied| copied.place == *place).map(|copied| &copied.key)
+    pub fn copied_to(&self, place: &KeyPlace) -> Option<&KeyId> {
+        self.places.iter().find(|known| known.place == *place)?.gives.as_ref()
     }
 
     pub fn is_revoked(&self, key: &KeyId) -> bool {
@@ -284,7 +287,7 @@ impl ControlRecord {
 /// changes nothing.
 pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     list_late(facts, now);
-    if !facts.gaps.is_empty() {
+    if facts.gaps.iter().any(|gap| !matches!(gap.part, Part::Further(_))) {
         if facts.gaps.iter().all(|gap| gap.part != Part::Keys) {
             disown(facts, now);
         }
@@ -292,9 +295,12 @@ pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     }
     strike(facts, now);
     recover(facts, now);
-    copied(facts);
+    places(facts);
     seal(facts, policy, now);
-    clocks(facts, policy, now);
+    // Whether all have moved is not known then: neither that they have, nor that they have not.
+    if facts.sees_all_places() {
+        clocks(facts, policy, now);
+    }
 }
 
 /// IAM may list a key late that was made just now, also after it was listed once. One that we made and wrote down is there for a
@@ -385,6 +391,8 @@ fn recover(facts: &mut Facts, now: Timestamp) {
             facts.record.old = facts.record.old.take().or(old);
             facts.record.published = new;
         }
+        // In another place a version has another id: that is not published anew.
+        Some(_) if facts.first_before().is_some() => {}
         Some(before) if current.is_some_and(|c| c.id != before.version) && current_key == Some(&before.key) => {
             facts.record.published = published(now);
         }
@@ -392,20 +400,29 @@ fn recover(facts: &mut Facts, now: Timestamp) {
     }
 }
 
-/// A further place that gives what is published is noted: whatever else it gives later, somebody moved it.
-fn copied(facts: &mut Facts) {
-    let Some(published) = facts.record.published.as_ref().map(|published| &published.key) else {
-        return;
-    };
-    let copies = &mut facts.record.copies;
-    copies.retain(|copied| facts.further.iter().any(|further| further.place == copied.place));
-    for further in facts.further.iter().filter(|further| further.key() == Some(published)) {
-        let place = &further.place;
-        match copies.iter_mut().find(|copied| copied.place == *place) {
-            Some(copied) if copied.key == *published => {}
-            Some(copied) => copied.key = published.clone(),
-            None => copies.push(CopiedTo { place: place.clone(), key: published.clone() }),
+/// The places are noted, and what each gives that is published: whatever else it gives later, somebody moved it. Which one is the
+/// first may change between two rotations.
+fn places(facts: &mut Facts) {
+    let first = facts.place.clone();
+    let may_move = facts.is_between_rotations();
+    let configured: Vec<KeyPlace> = facts.configured().cloned().collect();
+    let published = facts.record.published.as_ref().map(|published| &published.key);
+    let current = facts.store.labelled(CURRENT).and_then(|version| version.key());
+    let seen = std::iter::once((&facts.place, current));
+    let seen = seen.chain(facts.further.iter().map(|further| (&further.place, further.key())));
+    let known = &mut facts.record.places;
+    for place in configured {
+        if known.iter().all(|known| known.place != place) {
+            known.push(KnownPlace { place, gives: None });
         }
+    }
+    for (place, given) in seen.filter(|(_, given)| given.is_some() && *given == published) {
+        for known in known.iter_mut().filter(|known| known.place == *place) {
+            known.gives = given.cloned();
+        }
+    }
+    if may_move {
+        known.sort_by_key(|known| known.place != first);
     }
 }
 
@@ -513,6 +530,12 @@ impl ControlRecord {
             (Action::Put { key, .. } | Action::Republish { key, .. }, Outcome::Published(version)) => {
                 self.publish(version, key, facts, now);
             }
+            // Whatever else that place gives from now on, somebody put there, also before anybody looked again.
+            (Action::CopyTo { place, key, .. }, Outcome::Published(_)) | (Action::PromoteAt { place, key, .. }, _) => {
+                for known in self.places.iter_mut().filter(|known| known.place == *place) {
+                    known.gives = Some(key.clone());
+                }
+            }
             (Action::TakeOff { version, refused }, _) => {
                 self.promoting.take_if(|promoting| promoting.version.as_ref() == Some(version));
                 if let Some(key) = refused {
@@ -561,7 +584,6 @@ impl ControlRecord {
                 | Action::Label { .. }
                 | Action::Unlabel { .. }
                 | Action::CopyTo { .. }
-                | Action::PromoteAt { .. }
                 | Action::Create,
                 _,
             ) => {}
@@ -580,6 +602,17 @@ impl ControlRecord {
             None => thin(&mut own.at),
         }
         self.own_logins.retain(|own| !own.at.is_empty());
+    }
+
+    /// No host reads this place any more, given by its word: the clocks of the old key's end begin anew. Where it was the first
+    /// one, this is the first from now on.
+    pub fn remove_place(&mut self, word: &str, first: &KeyPlace) {
+        let was_first = self.places.first().is_some_and(|known| known.place.word() == word);
+        self.places.retain(|known| known.place.word() != word);
+        if was_first {
+            self.places.sort_by_key(|known| known.place != *first);
+        }
+        (self.complete_at, self.intention) = (None, None);
     }
 
     /// It is Active again, by us: somebody needs it, so that the clocks of its end begin anew.

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{HostName, KeyId, Part, PlaceName, VersionId, WhyMissing};
+use crate::facts::{Gap, HostName, KeyId, KeyPlace, Part, StoreKind, VersionId, WhyMissing, WhyUnseen};
 
 /// What is known of the use of a key that nobody explains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -32,6 +32,10 @@ pub enum AtPlace {
     Moved,
     /// Somebody else's key is AWSPENDING there.
     PendingForeign,
+    /// AWSPENDING has no value there yet, and is young: Secrets Manager's own.
+    PendingEmpty,
+    /// It is to hold a secret access key, and the first place an SMTP password alone, from which none can be made.
+    NeedsKey,
     /// What it gives is no login of this IAM user's, and we never put anything there.
     NotOurs,
 }
@@ -135,8 +139,18 @@ pub enum Refusal {
     NotDead {
         key: KeyId,
     },
+    /// AWSCURRENT; of a parameter, its last value.
     LabelMoved {
+        kind: StoreKind,
         current: Option<VersionId>,
+    },
+    /// Hosts read a parameter by a label that is on a version without the published key.
+    LabelElsewhere {
+        place: KeyPlace,
+        label: String,
+        version: VersionId,
+        /// The published one of this place.
+        current: VersionId,
     },
     PendingForeign {
         version: VersionId,
@@ -154,21 +168,36 @@ pub enum Refusal {
     },
     /// A replica of the secret has not got what the secret has.
     ReplicaBehind {
+        of: Part,
         region: String,
         failed: bool,
     },
     /// About a further place.
     NotEverywhere {
-        place: PlaceName,
+        place: KeyPlace,
         why: AtPlace,
     },
-    KmsDenied,
+    /// A place of the rotation is not in the configuration any more.
+    PlaceDropped {
+        place: KeyPlace,
+        /// What it was last seen to give.
+        gives: Option<KeyId>,
+    },
+    /// The rotation began with this place as the first, and the configuration has another one first.
+    PlaceOrder {
+        first: KeyPlace,
+    },
+    KmsDenied {
+        part: Part,
+    },
     AccessDenied {
         part: Part,
     },
     Throttled,
     UserMissing,
-    SecretDeleting,
+    SecretDeleting {
+        part: Part,
+    },
     /// The secret, or the table, is not there.
     NotFound {
         part: Part,
@@ -203,6 +232,20 @@ pub enum WaitsFor {
 }
 
 impl Refusal {
+    /// That a part of the world could not be looked at.
+    pub fn of_a_gap(gap: &Gap) -> Self {
+        let part = gap.part.clone();
+        match gap.why {
+            WhyUnseen::AccessDenied => Refusal::AccessDenied { part },
+            WhyUnseen::KmsDenied => Refusal::KmsDenied { part },
+            WhyUnseen::Throttled => Refusal::Throttled,
+            WhyUnseen::UserMissing => Refusal::UserMissing,
+            WhyUnseen::SecretDeleting => Refusal::SecretDeleting { part },
+            WhyUnseen::NotFound => Refusal::NotFound { part },
+            WhyUnseen::NoAnswer => Refusal::NoAnswer { part },
+        }
+    }
+
     /// The host it is about.
     pub fn host(&self) -> Option<&HostName> {
         use Refusal::*;
@@ -237,7 +280,7 @@ impl Refusal {
             | Busy { .. }
             | PendingEmpty { .. }
             | ReplicaBehind { failed: false, .. }
-            | NotEverywhere { why: AtPlace::Behind, .. } => WaitsFor::Time,
+            | NotEverywhere { why: AtPlace::Behind | AtPlace::PendingEmpty, .. } => WaitsFor::Time,
             HostUnconfirmed { .. } | OtherVersion { .. } | Withdrawn { .. } | Clock { .. } => WaitsFor::Hosts,
             DeactivatedByHand { .. }
             | NoHosts
@@ -261,15 +304,18 @@ impl Refusal {
             | UnexplainedKey { .. }
             | NotDead { .. }
             | LabelMoved { .. }
+            | LabelElsewhere { .. }
             | PendingForeign { .. }
             | VersionUnreadable { .. }
             | ValueNotOurs { .. }
             | ReplicaBehind { failed: true, .. }
             | NotEverywhere { .. }
-            | KmsDenied
+            | PlaceDropped { .. }
+            | PlaceOrder { .. }
+            | KmsDenied { .. }
             | AccessDenied { .. }
             | UserMissing
-            | SecretDeleting
+            | SecretDeleting { .. }
             | NotFound { .. }
             | RevokedKeyPublished { .. }
             | WouldCut { .. } => WaitsFor::Person,
@@ -292,7 +338,13 @@ impl Refusal {
         let (key, version) = (KeyId::new("AKIA1"), VersionId::new("v1"));
         let h = || host.clone();
         let k = || key.clone();
-        let place = || PlaceName::new("secret \"SESSendSecret\" in us-east-1");
+        let place = || KeyPlace {
+            kind: StoreKind::SecretsManager,
+            region: Some("us-east-1".into()),
+            account: None,
+            name: "SESSendSecret".into(),
+        };
+        let further = || Part::Further(place());
         vec![
             DeactivatedByHand { key: k() },
             NoHosts,
@@ -328,25 +380,38 @@ impl Refusal {
             UnexplainedKey { key: k(), used: KnownUse::NotKnown },
             UnexplainedKey { key: k(), used: KnownUse::Inactive },
             NotDead { key: k() },
-            LabelMoved { current: Some(version.clone()) },
-            LabelMoved { current: None },
+            LabelMoved { kind: StoreKind::SecretsManager, current: Some(version.clone()) },
+            LabelMoved { kind: StoreKind::SecretsManager, current: None },
+            LabelMoved { kind: StoreKind::ParameterStore, current: Some(VersionId::new("7")) },
+            LabelElsewhere {
+                place: KeyPlace { kind: StoreKind::ParameterStore, name: "/ses/smtp".into(), ..place() },
+                label: "prod".into(),
+                version: VersionId::new("6"),
+                current: VersionId::new("7"),
+            },
             PendingForeign { version: version.clone() },
             PendingEmpty { version: version.clone() },
             VersionUnreadable { key: k() },
             ValueNotOurs { version },
-            ReplicaBehind { region: "us-east-1".into(), failed: false },
-            ReplicaBehind { region: "us-east-1".into(), failed: true },
+            ReplicaBehind { of: Part::Store, region: "us-west-2".into(), failed: false },
+            ReplicaBehind { of: further(), region: "us-west-2".into(), failed: true },
             NotEverywhere { place: place(), why: AtPlace::Behind },
             NotEverywhere { place: place(), why: AtPlace::Moved },
             NotEverywhere { place: place(), why: AtPlace::PendingForeign },
+            NotEverywhere { place: place(), why: AtPlace::PendingEmpty },
+            NotEverywhere { place: place(), why: AtPlace::NeedsKey },
             NotEverywhere { place: place(), why: AtPlace::NotOurs },
-            KmsDenied,
+            PlaceDropped { place: place(), gives: Some(k()) },
+            PlaceDropped { place: place(), gives: None },
+            PlaceOrder { first: place() },
+            KmsDenied { part: Part::Store },
             AccessDenied { part: Part::Fleet },
             Throttled,
             NoAnswer { part: Part::Store },
             NotFound { part: Part::Store },
             UserMissing,
-            SecretDeleting,
+            SecretDeleting { part: Part::Store },
+            SecretDeleting { part: further() },
             Busy { holder: "c".into(), until: now() },
             RevokedKeyPublished { key: k() },
             WouldCut { host: Some(h()), key: k() },

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::evidence::{Verdict, is_silent, verdict};
-use crate::facts::{CURRENT, Facts, Further, Host, HostName, Key, KeyId, LastUsed, PENDING, VersionId};
+use crate::facts::{CURRENT, Facts, Further, Host, HostName, Key, KeyId, LastUsed, PENDING, PREVIOUS, Part};
+use crate::facts::{StoreKind, VersionId};
 use crate::policy::{Policy, UNKNOWN_POLL, USE_SLACK};
-use crate::record::ControlRecord;
+use crate::record::{ControlRecord, KnownPlace};
 use crate::refusal::{AtPlace, Refusal};
 
 /// What stands in the way at this host, where this version with this key is published, and `old` is to go. A waiver covers
@@ -85,7 +86,7 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
                 stops.extend(stops_of(host, &published.version, &published.key, old, now));
             }
         }
-        None => stops.push(Refusal::LabelMoved { current: None }),
+        None => stops.push(Refusal::LabelMoved { kind: facts.store.kind, current: None }),
     }
     for trouble in &record.trouble {
         let told = Refusal::Withdrawn { host: trouble.host.clone() };
@@ -137,12 +138,60 @@ pub fn further_stops(facts: &Facts) -> Vec<Refusal> {
         Refusal::NotEverywhere { place: further.place.clone(), why }
     };
     // A replica gives what its secret gave before: whoever starts there would get the old key.
-    elsewhere.map(stop).chain(replica_stops(facts)).collect()
+    elsewhere
+        .map(stop)
+        .chain(replica_stops(facts))
+        .chain(place_stops(facts))
+        .chain(unseen_stops(facts))
+        .chain(label_stops(facts))
+        .collect()
+}
+
+/// The places of the rotation that the configuration does not name, or not in their order: no key dies that they may give.
+pub fn place_stops(facts: &Facts) -> impl Iterator<Item = Refusal> {
+    let dropped = |known: &KnownPlace| Refusal::PlaceDropped { place: known.place.clone(), gives: known.gives.clone() };
+    // Told as dropped, where it is not there at all.
+    let order = facts.first_before().filter(|first| facts.configured().any(|place| place == *first));
+    let order = order.map(|first| Refusal::PlaceOrder { first: first.clone() });
+    facts.dropped().map(dropped).chain(order)
+}
+
+/// The labels by which hosts read a parameter, and which are on a version without the published key: whoever starts there would get
+/// what that holds. A put moves none of them.
+pub fn label_stops(facts: &Facts) -> Vec<Refusal> {
+    let published = facts.record.published.as_ref().map(|published| &published.key);
+    let further = facts.further.iter().map(|further| (&further.place, &further.store));
+    let mut stops = Vec::new();
+    for (place, store) in std::iter::once((&facts.place, &facts.store)).chain(further) {
+        let Some(current) = store.labelled(CURRENT).filter(|_| store.kind == StoreKind::ParameterStore) else {
+            continue;
+        };
+        for version in store.versions.iter().filter(|version| version.key() != published) {
+            let own = |label: &&String| ![CURRENT, PREVIOUS].contains(&label.as_str());
+            let read = |label: &&String| facts.fleet.iter().any(|host| host.watches.contains(label));
+            stops.extend(version.labels.iter().filter(own).filter(read).map(|label| Refusal::LabelElsewhere {
+                place: place.clone(),
+                label: label.clone(),
+                version: version.id.clone(),
+                current: current.id.clone(),
+            }));
+        }
+    }
+    stops
+}
+
+/// The further places that could not be looked at.
+pub fn unseen_stops(facts: &Facts) -> impl Iterator<Item = Refusal> {
+    facts.gaps.iter().filter(|gap| matches!(gap.part, Part::Further(_))).map(Refusal::of_a_gap)
 }
 
 /// The replicas that do not have what their secret has.
 pub fn replica_stops(facts: &Facts) -> impl Iterator<Item = Refusal> {
-    facts.behind.iter().map(|one| Refusal::ReplicaBehind { region: one.region.clone(), failed: one.failed })
+    facts.behind.iter().map(|one| Refusal::ReplicaBehind {
+        of: one.of.clone(),
+        region: one.region.clone(),
+        failed: one.failed,
+    })
 }
 
 /// The pending version that carries the canary label, where every host that watches the label has it, with proof.
@@ -200,12 +249,13 @@ pub fn stops(facts: &Facts, old: &Key, now: Timestamp) -> Vec<Refusal> {
     let mut stops = fleet_stops(facts, Some(&old.id), now);
     let current = facts.store.labelled(CURRENT);
     if !published_is_current(facts) {
-        stops.push(Refusal::LabelMoved { current: current.map(|version| version.id.clone()) });
+        let current = current.map(|version| version.id.clone());
+        stops.push(Refusal::LabelMoved { kind: facts.store.kind, current });
     }
     // Never the key that is published, whatever the record says.
     stops.extend(further_stops(facts));
     let given = facts.further.iter().any(|further| further.key() == Some(&old.id));
-    if given || current.and_then(|version| version.key()) == Some(&old.id) {
+    if given || facts.may_be_given(&old.id) || current.and_then(|version| version.key()) == Some(&old.id) {
         stops.push(Refusal::WouldCut { host: None, key: old.id.clone() });
     }
     stops.extend(use_stops(facts, old));

@@ -32,7 +32,7 @@ use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, logins};
 pub use crate::aws::{Choke, Hooks, Moment};
 use crate::config::{self, Config, Credential, EvidenceConfig, Form};
-use crate::facts::{Facts, KeyId, Login, PlaceName};
+use crate::facts::{Facts, KeyId, KeyPlace, Login};
 use crate::hosts::parameter_store::Parameters;
 use crate::hosts::table::ReportsTable;
 use crate::hosts::{EntryWrite, Kept, ReportsPlace};
@@ -87,7 +87,7 @@ struct NewKey {
 
 /// A further place with the same key.
 struct FurtherAt {
-    place: PlaceName,
+    place: KeyPlace,
     store: StoreAt,
     form: Form,
     /// Of its place in AWS.
@@ -107,6 +107,8 @@ pub struct Controller {
     hooks: Hooks,
     sts: Reach,
     keys: Keys,
+    /// Where the key is published first.
+    first: KeyPlace,
     store: StoreAt,
     place: ReportsPlace,
     caller: Option<Caller>,
@@ -150,14 +152,9 @@ impl Controller {
             })
         };
         let store = store_at(publish)?;
-        let mut named = std::collections::BTreeSet::new();
-        let also = also.iter().enumerate().map(|(index, publish)| {
-            // The same name of another account is another place.
-            let name = publish.to_string();
-            let place = if named.insert(name.clone()) { name } else { format!("{name} ({})", index + 2) };
-            let place = PlaceName::new(place);
+        let also = also.iter().map(|publish| {
             let region = publish.aws.region.clone();
-            Ok(FurtherAt { place, store: store_at(publish)?, form: publish.form, region })
+            Ok(FurtherAt { place: publish.at(), store: store_at(publish)?, form: publish.form, region })
         });
         let also = also.collect::<Result<Vec<_>, Fault>>()?;
         let place = match &credential.evidence {
@@ -178,6 +175,7 @@ impl Controller {
             also,
             sts: reach(&config.aws)?,
             keys: Keys::new(reach(&config.aws)?, &credential.iam_user),
+            first: publish.at(),
             store,
             place,
             hooks,

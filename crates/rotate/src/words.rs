@@ -6,7 +6,7 @@ use std::sync::{PoisonError, RwLock};
 use relaykey::host::trust::quoted;
 
 use crate::evidence::Verdict;
-use crate::facts::{HostName, KeyId, Part, VersionId, WhyMissing};
+use crate::facts::{HostName, KeyId, KeyPlace, Part, StoreKind, VersionId, WhyMissing};
 use crate::plan::{Action, Phase, Purpose, Reason, WhyGone};
 use crate::refusal::{AtPlace, KnownUse, Refusal};
 
@@ -29,7 +29,7 @@ pub struct Names {
     pub aws: String,
     /// The IAM user.
     pub user: String,
-    /// `secret "SESSendSecret"`.
+    /// The first place: `secret "SESSendSecret"`.
     pub store: String,
     /// What `aws secretsmanager` has to be told of it: its id, its region.
     pub secret: String,
@@ -114,7 +114,7 @@ impl Refusal {
             TwoLiveKeys { .. } => "two-live-keys",
             UnexplainedKey { .. } => "unexplained-key",
             NotDead { .. } => "not-dead",
-            LabelMoved { .. } => "label-moved",
+            LabelMoved { .. } | LabelElsewhere { .. } => "label-moved",
             PendingForeign { .. } => "pending-foreign",
             PendingEmpty { .. } => "pending-empty",
             VersionUnreadable { .. } => "version-unreadable",
@@ -123,12 +123,16 @@ impl Refusal {
             NotEverywhere { why: AtPlace::Behind, .. } => "not-everywhere",
             NotEverywhere { why: AtPlace::Moved, .. } => "label-moved",
             NotEverywhere { why: AtPlace::PendingForeign, .. } => "pending-foreign",
+            NotEverywhere { why: AtPlace::PendingEmpty, .. } => "pending-empty",
+            NotEverywhere { why: AtPlace::NeedsKey, .. } => "needs-key",
             NotEverywhere { why: AtPlace::NotOurs, .. } => "value-not-ours",
-            KmsDenied => "kms-denied",
+            PlaceDropped { .. } => "place-dropped",
+            PlaceOrder { .. } => "place-order",
+            KmsDenied { .. } => "kms-denied",
             AccessDenied { .. } => "access-denied",
             Throttled => "throttled",
             UserMissing => "user-missing",
-            SecretDeleting => "secret-deleting",
+            SecretDeleting { .. } => "secret-deleting",
             NotFound { .. } => "not-found",
             NoAnswer { .. } => "no-answer",
             Busy { .. } => "busy",
@@ -195,26 +199,50 @@ impl Refusal {
                 format!("nobody knows what {key} is for, as this program did not make it; {known}")
             }
             NotDead { key } => format!("{key} is deactivated and still logs in"),
-            LabelMoved { current: Some(version) } => format!("somebody else made version {version} AWSCURRENT"),
-            LabelMoved { current: None } => "no version is AWSCURRENT".into(),
+            LabelElsewhere { place, label, version, .. } => {
+                format!(
+                    "hosts read {place} by its label {label}, which is on version {version}, without the published key"
+                )
+            }
+            LabelMoved { kind: StoreKind::ParameterStore, current: Some(version) } => {
+                format!("somebody else put version {version} of the parameter")
+            }
+            LabelMoved { kind: StoreKind::ParameterStore, current: None } => {
+                "the parameter is not there any more".into()
+            }
+            LabelMoved { current: Some(version), .. } => format!("somebody else made version {version} AWSCURRENT"),
+            LabelMoved { current: None, .. } => "no version is AWSCURRENT".into(),
             PendingForeign { version } => format!("somebody else made version {version} AWSPENDING"),
             PendingEmpty { version } => format!("version {version} was AWSPENDING for 20 minutes without a value"),
             VersionUnreadable { key } => {
                 format!("no version that can be read holds {key}, so that it cannot be shown dead")
             }
-            ReplicaBehind { region, failed: false } => {
+            ReplicaBehind { of, region, failed: false } => {
                 format!(
-                    "the secret's replica in {region} is not in sync yet; nothing is published, and no key dies, before that"
+                    "the replica in {region} of {} is not in sync yet; nothing is published, and no key dies, before that",
+                    of.words()
                 )
             }
-            ReplicaBehind { region, failed: true } => {
+            ReplicaBehind { of, region, failed: true } => {
                 format!(
-                    "the secret's replica in {region} failed; nothing is published, and no key dies, before it is in sync"
+                    "the replica in {region} of {} failed; nothing is published, and no key dies, before it is in sync",
+                    of.words()
                 )
             }
             NotEverywhere { place, why: AtPlace::Behind } => format!("{place} does not give the published key yet"),
+            NotEverywhere { place: place @ KeyPlace { kind: StoreKind::ParameterStore, .. }, why: AtPlace::Moved } => {
+                format!("somebody else put another value in {place}")
+            }
             NotEverywhere { place, why: AtPlace::Moved } => {
                 format!("somebody else made another version AWSCURRENT in {place}")
+            }
+            NotEverywhere { place, why: AtPlace::PendingEmpty } => {
+                format!("AWSPENDING has no value yet in {place}: Secrets Manager is at work there")
+            }
+            NotEverywhere { place, why: AtPlace::NeedsKey } => {
+                format!(
+                    "{place} holds a secret access key, and the first place an SMTP password, from which none can be made"
+                )
             }
             NotEverywhere { place, why: AtPlace::PendingForeign } => {
                 format!("somebody else's version is AWSPENDING in {place}")
@@ -223,11 +251,22 @@ impl Refusal {
                 format!("{place} gives no login of this IAM user's, nor the one that this program put there last")
             }
             ValueNotOurs { version } => format!("version {version} names a key that this IAM user does not have"),
-            KmsDenied => format!("KMS does not let us decrypt {}", names().store),
+            PlaceDropped { place, gives } => {
+                let given = gives.as_ref().map_or_else(String::new, |key| format!(", and was last seen to give {key}"));
+                format!(
+                    "{place} is not in rotate.toml any more{given}: no other key is published, and none dies, as long as hosts may read it"
+                )
+            }
+            PlaceOrder { first } => {
+                format!(
+                    "this rotation began with {first} as its first place, and rotate.toml has another one first now"
+                )
+            }
+            KmsDenied { part } => format!("KMS does not let us decrypt {}", part.words()),
             AccessDenied { part } => format!("AWS does not let us read {}", part.words()),
             Throttled => "AWS throttles us".into(),
             UserMissing => format!("IAM user {:?} does not exist", names().user),
-            SecretDeleting => format!("{} is scheduled for deletion", names().store),
+            SecretDeleting { part } => format!("{} is scheduled for deletion", part.words()),
             NotFound { part } => format!("{} cannot be read: AWS knows nothing of that name", part.words()),
             NoAnswer { part } => format!("{} cannot be read: no answer came in time", part.words()),
             Busy { holder, .. } if holder.is_empty() => "this look was made without the lease".into(),
@@ -351,6 +390,17 @@ impl Refusal {
             NotDead { key } => {
                 format!("`{us} history` says which endpoint takes it; ask AWS why {key} still works")
             }
+            LabelElsewhere { place, label, current, .. } => {
+                let region = place.region.as_ref().map_or_else(String::new, |region| format!(" --region {region}"));
+                let aws = &names.aws;
+                let name = &place.name;
+                format!(
+                    "`{aws} ssm label-parameter-version --name {name} --parameter-version {current} --labels {label}{region}`"
+                )
+            }
+            LabelMoved { kind: StoreKind::ParameterStore, .. } => {
+                format!("put the login there again that was published last: `{us} history` names its key")
+            }
             LabelMoved { .. } => {
                 format!("move AWSCURRENT back to the version that was published last: `{us} history` names it")
             }
@@ -365,12 +415,16 @@ impl Refusal {
                 format!("is `iam_user` in rotate.toml right? `{us} run` makes a key of that user and publishes it")
             }
             ReplicaBehind { failed: false, .. } => "nothing: it goes on by itself".into(),
-            ReplicaBehind { region, failed: true } => format!(
+            ReplicaBehind { of, region, failed: true } => format!(
                 "`{} secretsmanager describe-secret {}` says why; mend that, and replicate the secret to {region} again",
-                names.aws, names.secret
+                names.aws,
+                of.secret()
             ),
             NotEverywhere { why: AtPlace::Behind, .. } => {
                 format!("nothing: it goes on by itself; if it stays, `{us} history` says what failed")
+            }
+            NotEverywhere { place: place @ KeyPlace { kind: StoreKind::ParameterStore, .. }, why: AtPlace::Moved } => {
+                format!("put the login in {place} again that was published last: `{us} status` names its key")
             }
             NotEverywhere { place, why: AtPlace::Moved } => format!(
                 "move AWSCURRENT of {place} back to the version that was published last: `{us} status` names its key"
@@ -380,16 +434,31 @@ impl Refusal {
                     "end that rotation, or take AWSPENDING off in {place}; nothing is published anywhere before that"
                 )
             }
+            NotEverywhere { why: AtPlace::PendingEmpty, .. } => {
+                "nothing: it goes on by itself; after 20 minutes without a value it is taken for left over".into()
+            }
+            NotEverywhere { place, why: AtPlace::NeedsKey } => {
+                format!("in rotate.toml, put the [[credential.publish]] of {place} first; or give it `form = \"pair\"`")
+            }
+            PlaceDropped { place, .. } => format!(
+                "put its [[credential.publish]] back in rotate.toml; if no host reads it any more, `{us} places remove {}`",
+                place.word()
+            ),
+            PlaceOrder { first } => {
+                format!("in rotate.toml, put the [[credential.publish]] of {first} first until the old key is gone")
+            }
             NotEverywhere { place, why: AtPlace::NotOurs } => format!(
                 "if {place} is the right place, put the login there that is published; else correct [[credential.publish]] in rotate.toml"
             ),
-            KmsDenied => format!(
+            KmsDenied { .. } => format!(
                 "attach what `{us} policy --for controller` prints, with --kms-key and the ARN of the key that encrypts it"
             ),
             AccessDenied { .. } => format!("attach what `{us} policy --for controller` prints"),
             UserMissing => "correct `iam_user` in rotate.toml, or the account that [aws] leads to".into(),
             NotFound { .. } => "correct the name, the region or the account in rotate.toml".into(),
-            SecretDeleting => format!("`{} secretsmanager restore-secret {}`", names.aws, names.secret),
+            SecretDeleting { part } => {
+                format!("`{} secretsmanager restore-secret {}`", names.aws, part.secret())
+            }
             RevokedKeyPublished { .. } => format!("`{us} run` publishes another one"),
             WouldCut { host: Some(host), .. } => format!("on {host}, `relaykey sync`"),
             WouldCut { host: None, .. } => format!("`{us} status` says what is published and why"),
@@ -398,12 +467,26 @@ impl Refusal {
 }
 
 impl Part {
-    fn words(self) -> String {
+    fn words(&self) -> String {
         let names = names();
         match self {
             Part::Keys => format!("the keys of IAM user {:?}", names.user),
             Part::Store => names.store,
+            Part::Further(place) => place.to_string(),
             Part::Fleet => format!("the hosts' reports in {}", names.fleet),
+        }
+    }
+}
+
+impl Part {
+    /// What `aws secretsmanager` has to be told of it.
+    fn secret(&self) -> String {
+        match self {
+            Part::Further(place) => {
+                let region = place.region.as_ref().map_or_else(String::new, |region| format!(" --region {region}"));
+                format!("--secret-id {}{region}", place.name)
+            }
+            Part::Keys | Part::Store | Part::Fleet => names().secret,
         }
     }
 }

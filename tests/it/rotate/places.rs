@@ -9,8 +9,9 @@ use relaykey_rotate::run::{Ask, Controller, Moment, Turned};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::lab::{Kind, Lab, Reads, SECOND, SECRET, SimHost, host, words};
+use super::lab::{Kind, Lab, PARAMETER, Reads, SECOND, SECRET, SimHost, USER, host, words};
 use crate::lab::isolated::{KEY, isolated, isolated_within};
+use crate::lab::moto::REGION;
 
 const PLACES: [Reads; 3] = [Reads::First, Reads::Second, Reads::Parameter];
 
@@ -238,5 +239,139 @@ fn whoever_is_killed_between_two_places_is_followed_by_one_who_goes_on() {
         }
         // One put and two moves in each secret, with AWSPENDING, and one put in the parameter; before and after each.
         assert!(kills >= 12, "{kills}");
+    });
+}
+
+/// Its key is deleted by somebody, and the second place is scheduled for deletion: the first one is not left without a login for it.
+#[test]
+fn an_emergency_is_acted_on_although_another_place_cannot_be_read() {
+    isolated("rotate::places::an_emergency_is_acted_on_although_another_place_cannot_be_read", || {
+        let (lab, mut controller, _) = three();
+        let old = lab.published().1;
+        lab.moto.call("secretsmanager.DeleteSecret", json!({"SecretId": SECOND, "RecoveryWindowInDays": 7}));
+        lab.ask(&mut controller, Ask::Run);
+        let turned = lab.tick(&mut controller);
+        assert_eq!(
+            (words(&turned.done), classes(&turned)),
+            (vec![], vec!["secret-deleting"]),
+            "nothing is due so much"
+        );
+        let fix = turned.look.decision.refusals[0].fix();
+        assert!(fix.contains(&format!("--secret-id {SECOND} ")), "of the place that is meant: {fix}");
+        lab.moto.lab("iam", &json!({"user": USER, "delete": old}));
+        let done = words(&lab.settle(&mut controller));
+        assert_eq!(done, ["Create", "Put", "LogIn", "Promote", "CopyTo"]);
+        let new = lab.published().1;
+        assert!(new != old && lab.published_at(Reads::Parameter).1 == new);
+        lab.moto.call("secretsmanager.RestoreSecret", json!({"SecretId": SECOND}));
+        assert_eq!(words(&lab.settle(&mut controller)), ["CopyTo", "PromoteAt"]);
+        assert_eq!(keys(&lab), [new.clone(), new.clone(), new]);
+    });
+}
+
+/// The first place has an SMTP password, and the second one an IAM key: that is known before there is a new key.
+#[test]
+fn no_key_is_made_for_a_place_that_could_not_hold_it() {
+    isolated("rotate::places::no_key_is_made_for_a_place_that_could_not_hold_it", || {
+        let (lab, mut controller, _) = three();
+        let old = lab.published().1;
+        let as_key = json!({"accessKeyId": old, "secretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"});
+        lab.moto.put(SECOND, &as_key.to_string(), &["AWSCURRENT"]);
+        lab.ask(&mut controller, Ask::Run);
+        let turned = lab.tick(&mut controller);
+        assert_eq!((words(&turned.done), classes(&turned)), (vec![], vec!["needs-key"]));
+        assert_eq!(lab.keys().len(), 1);
+        lab.run_time.block_on(controller.leave()).expect("left");
+        let as_pair = |credential: &mut relaykey_rotate::config::Credential| {
+            credential.publish[1].form = relaykey_rotate::config::Form::Pair;
+        };
+        let mut controller = lab.controller_with(as_pair, |_, _| true);
+        assert_eq!(words(&lab.settle(&mut controller))[..2], ["Create", "Put"]);
+        assert!(keys(&lab).iter().all(|key| *key != old));
+    });
+}
+
+/// Two at work whose rotate.toml name other places: the one that does not see a place lets no key die that this gives.
+#[test]
+fn a_place_that_one_rotate_toml_leaves_out_keeps_the_old_key_alive() {
+    isolated("rotate::places::a_place_that_one_rotate_toml_leaves_out_keeps_the_old_key_alive", || {
+        let (lab, mut controller, mut hosts) = three();
+        let old = lab.published().1;
+        lab.ask(&mut controller, Ask::Run);
+        lab.settle(&mut controller);
+        hosts.iter_mut().for_each(|host| lab.takes(host));
+        lab.settle(&mut controller);
+        lab.run_time.block_on(controller.leave()).expect("left");
+        // The parameter is left out; and somebody puts the old login there again.
+        let mut other = lab.controller_with(|credential| credential.publish.truncate(2), |_, _| true);
+        let before = lab.pair(&old);
+        let input = json!({"Name": PARAMETER, "Value": before, "Type": "SecureString", "Overwrite": true});
+        lab.moto.call("AmazonSSM.PutParameter", input);
+        for _ in 0..3 {
+            lab.pass(minutes(2 * 24 * 60));
+            let turned = lab.tick(&mut other);
+            let told = classes(&turned);
+            assert_eq!((words(&turned.done), told.contains(&"place-dropped")), (vec![], true), "{told:?}");
+        }
+        assert!(lab.is_live(&old));
+        // Nor does a rotation begin that this place would not follow.
+        let name = format!("parameter:{REGION}::{PARAMETER}");
+        let remove = |place: &str| Ask::RemovePlace { place: place.to_owned() };
+        let refused = |place: &str, other: &mut Controller| {
+            lab.run_time.block_on(other.ask(remove(place))).expect_err("not removed").what
+        };
+        assert!(refused("secret:::another", &mut other).contains("has no place"));
+        let configured = format!("secret:{REGION}::{SECRET}");
+        assert!(refused(&configured, &mut other).contains("rotate.toml publishes in"));
+        // A person says that nobody reads it any more.
+        lab.ask(&mut other, remove(&name));
+        hosts[2].reads = Reads::First;
+        hosts.iter_mut().for_each(|host| lab.takes(host));
+        ends(&lab, &mut other);
+        assert!(!lab.is_live(&old));
+    });
+}
+
+/// A put has no condition in Parameter Store: by the numbers it is told that somebody else put a value at the same time.
+#[test]
+fn whoever_puts_a_parameter_at_the_same_time_is_told() {
+    isolated_within("rotate::places::whoever_puts_a_parameter_at_the_same_time_is_told", 200, || {
+        let cases = [
+            ("ssm:DescribeParameters", Moment::Before, "nothing was put"),
+            ("ssm:PutParameter", Moment::Before, "was written over"),
+            ("ssm:PutParameter", Moment::After, "just after"),
+        ];
+        for (action, when, told) in cases {
+            let (lab, mut controller, _) = three();
+            lab.run_time.block_on(controller.leave()).expect("left");
+            let old = lab.published().1;
+            let theirs = format!("{old}:a-password-that-a-person-put-there");
+            let (moto, once) = (Arc::clone(&lab.moto), AtomicUsize::new(0));
+            let choke = move |called: &'static str, moment: Moment| {
+                if called == action && moment == when && once.fetch_add(1, Ordering::Relaxed) == 0 {
+                    let input = json!({"Name": PARAMETER, "Value": theirs, "Type": "SecureString", "Overwrite": true});
+                    moto.call("AmazonSSM.PutParameter", input);
+                }
+                true
+            };
+            let mut controller = lab.controller_with(|_| {}, choke);
+            lab.ask(&mut controller, Ask::Run);
+            let (mut done, mut faults, mut told_last) = (Vec::new(), Vec::new(), Vec::new());
+            for _ in 0..10 {
+                let turned = lab.tick(&mut controller);
+                done.extend(words(&turned.done));
+                told_last = classes(&turned);
+                faults.extend(turned.look.faults.into_iter().map(|fault| fault.what));
+            }
+            assert!(faults.iter().any(|what| what.contains(told)), "{action} {when:?}: {faults:?}");
+            let failed = done.contains(&"CopyTo failed".to_owned());
+            assert_eq!(failed, told == "nothing was put", "{action} {when:?}: {done:?}");
+            let new = lab.published().1;
+            // Theirs holds the user's old key: it is followed, unless it came after ours. Then it is a person's choice, and is told.
+            let at = lab.published_at(Reads::Parameter).1;
+            assert_eq!(at == new, told != "just after", "{action} {when:?}: {done:?}");
+            assert_eq!(told_last.contains(&"label-moved"), told == "just after", "{action} {when:?}: {told_last:?}");
+            assert!(lab.is_live(&old));
+        }
     });
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{ParameterHistory, ParameterMetadata, ParameterStringFilter, ParameterTier, ParameterType};
 use relaykey_core::credential::Secret;
+use relaykey_core::fault::{Class, Fault};
 
 use super::store::Seen;
 use super::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
@@ -12,6 +13,13 @@ use crate::facts::{CURRENT, PREVIOUS, Store, StoreKind, Version, VersionId};
 
 /// A parameter has a hundred versions, fifty on a page.
 const PAGES: usize = 10;
+
+/// What became of a put.
+pub struct Put {
+    pub version: VersionId,
+    /// Somebody else put a value at the same time.
+    pub raced: Option<Fault>,
+}
 
 pub struct ParameterAt {
     reach: Reach,
@@ -83,9 +91,15 @@ impl ParameterAt {
         Err(incomplete(&self.parameter, "last page of its history"))
     }
 
-    /// Puts a value with everything else as it is: a put without the key's id would take the default key.
-    pub async fn put(&self, text: &Secret, until: &Until) -> Result<VersionId, CallFailed> {
+    /// Puts a value with everything else as it is: a put without the key's id would take the default key. `seen`: the version that
+    /// was published when this was decided. Parameter Store has no condition for a put: it is asked just before, and the number
+    /// that the put gives tells whether somebody put a value between the two.
+    pub async fn put(&self, text: &Secret, seen: Option<&VersionId>, until: &Until) -> Result<Put, CallFailed> {
         let kept = self.metadata().await?;
+        let before = kept.as_ref().map(|kept| kept.version);
+        if before.map(|number| number.to_string()).as_deref() != seen.map(VersionId::as_str) {
+            return Err(self.changed("has another version now than when this was decided: nothing was put"));
+        }
         let put = self
             .reach
             .send(self.asked("ssm:PutParameter"), |config| {
@@ -104,7 +118,31 @@ impl ParameterAt {
                 request.customize().interceptor(until.clone()).send()
             })
             .await?;
-        Ok(VersionId::new(put.version.to_string()))
+        let version = VersionId::new(put.version.to_string());
+        let next = before.unwrap_or(0) + 1;
+        let raced = if put.version != next {
+            let what = format!(
+                "got version {version}, where {next} was to be: somebody else's value in between was written over"
+            );
+            Some(*self.changed(&what).fault)
+        } else {
+            // Whoever put theirs after it has it published: the next look sees that.
+            let after = self.metadata().await.ok().flatten().map(|after| after.version);
+            let other = after.filter(|after| *after != put.version);
+            other
+                .map(|after| *self.changed(&format!("has version {after}, just after version {version} was put")).fault)
+        };
+        Ok(Put { version, raced })
+    }
+
+    /// Somebody else put something there.
+    fn changed(&self, what: &str) -> CallFailed {
+        let what = format!("parameter {:?} {what}", self.parameter);
+        let fix = "find out who else writes it: nothing keeps two writers of a parameter apart";
+        CallFailed {
+            kind: FailKind::Conflict,
+            fault: Box::new(Fault::new(Class::ChangedMeanwhile, what, fix).temporary()),
+        }
     }
 
     /// Asks for the right to put, with a request that is never done: it is there already, and the value does not fit.

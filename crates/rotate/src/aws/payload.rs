@@ -70,6 +70,19 @@ pub fn copied(form: Form, before: Option<&str>, from: &Secret, region: Option<&s
     }
 }
 
+/// Does a value of this form, put after this one, hold a secret access key?
+pub fn holds_key(form: Form, before: Option<&Secret>) -> bool {
+    let has = |before: &Secret, names: &[(&str, &str)]| {
+        let fields = serde_json::from_str::<Map<String, Value>>(before.expose().trim()).unwrap_or_default();
+        names.iter().any(|(user, password)| fields.contains_key(*user) && fields.contains_key(*password))
+    };
+    match (form, before) {
+        (Form::IamKey, _) | (Form::Keep, None) => true,
+        (Form::Keep, Some(before)) => !has(before, &READY) && has(before, &IAM),
+        (Form::Pair | Form::Json, _) => false,
+    }
+}
+
 /// The value that is published for a new key. `before`: what is published now, whose form and other JSON keys stay. `region`:
 /// whose SMTP password a ready login has.
 pub fn compose(
@@ -190,6 +203,28 @@ mod tests {
         // Where no login is tried, nothing is known of SES.
         assert_eq!(of(Some("eu-west-3"), Some("eu-west-1")).as_deref(), Some("eu-west-1"));
         assert_eq!(of(None, None), None);
+    }
+
+    /// What a value will hold is known before there is a key.
+    #[test]
+    fn whether_a_value_will_hold_a_key_goes_by_its_form_and_the_value_before() {
+        let secret = |text: &str| Some(Secret::new(text.to_owned()));
+        let (pair, json) =
+            (secret("AKIAOLDOLDOLDOLDOLD1:old"), secret(r#"{"username": "AKIAOLD", "password": "old"}"#));
+        let iam = secret(r#"{"AccessKeyId": "AKIAOLD", "SecretAccessKey": "old"}"#);
+        for (form, before, holds) in [
+            (Form::Keep, &None, true),
+            (Form::Keep, &pair, false),
+            (Form::Keep, &json, false),
+            (Form::Keep, &iam, true),
+            (Form::IamKey, &pair, true),
+            (Form::Pair, &iam, false),
+            (Form::Json, &None, false),
+        ] {
+            assert_eq!(holds_key(form, before.as_ref()), holds, "{form:?} {}", before.is_some());
+            let made = composed(form, before.as_ref().map(|text| text.expose()));
+            assert_eq!(made.contains(SECRET), holds, "{form:?}: as it is made");
+        }
     }
 
     #[test]

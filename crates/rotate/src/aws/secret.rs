@@ -10,7 +10,7 @@ use relaykey_core::credential::Secret;
 
 use super::store::Seen;
 use super::{AwsCall, CallFailed, FailKind, Reach, Until, incomplete, timestamp};
-use crate::facts::{CURRENT, KeyId, PENDING, Replica, Store, StoreKind, Value, Version, VersionId};
+use crate::facts::{CURRENT, KeyId, PENDING, Part, Replica, Store, StoreKind, Value, Version, VersionId};
 
 /// Of versions without a label so many are read, the newest, where the old key's value is looked for.
 const UNLABELLED: usize = 5;
@@ -55,6 +55,7 @@ impl SecretAt {
         let arn = described.arn.ok_or_else(|| incomplete(&about, "ARN"))?;
         let replicas = described.replication_status.unwrap_or_default().into_iter();
         let behind = replicas.filter(|replica| replica.status != Some(StatusType::InSync)).map(|replica| Replica {
+            of: Part::Store,
             failed: replica.status == Some(StatusType::Failed),
             region: replica.region.unwrap_or_default(),
         });

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use super::parameters::ParameterAt;
 use super::secret::SecretAt;
 use super::{CallFailed, payload};
-use crate::facts::{KeyId, Replica, Store, Value, VersionId};
+use crate::facts::{CURRENT, KeyId, KeyPlace, Replica, Store, Value, VersionId};
 
 /// One look at it. Values stay in memory, for as long as a look does.
 pub struct Seen {
@@ -17,8 +17,8 @@ pub struct Seen {
     pub values: BTreeMap<VersionId, Secret>,
     /// Replicas that are not in sync.
     pub behind: Vec<Replica>,
-    /// The further places, in the order of the configuration.
-    pub further: Vec<Seen>,
+    /// The further places that could be looked at.
+    pub further: Vec<(KeyPlace, Seen)>,
 }
 
 impl Seen {
@@ -27,10 +27,16 @@ impl Seen {
         payload::parse(self.values.get(version)?)
     }
 
-    /// The login that any place gives under this id, with this user name: ids of parameters are numbers, and the same everywhere.
-    pub fn login_of(&self, version: &VersionId, key: &KeyId) -> Option<Payload> {
-        let mut places = std::iter::once(self).chain(&self.further);
-        places.find_map(|seen| seen.payload(version).filter(|payload| payload.username() == key.as_str()))
+    /// What hosts find there.
+    pub fn current(&self) -> Option<&Secret> {
+        self.values.get(&self.store.labelled(CURRENT)?.id)
+    }
+
+    /// The logins that any place gives under this id, with this user name. Ids of parameters are numbers, and the same everywhere:
+    /// behind one of them each place may have a password of its own.
+    pub fn logins_of(&self, version: &VersionId, key: &KeyId) -> impl Iterator<Item = Payload> {
+        let places = std::iter::once(self).chain(self.further.iter().map(|(_, seen)| seen));
+        places.filter_map(|seen| seen.payload(version).filter(|payload| payload.username() == key.as_str()))
     }
 
     /// What a text is, as a value of the store.

@@ -7,7 +7,7 @@ mod text;
 use relaykey::fault::Fault;
 
 use super::Exit;
-use crate::facts::{KeyStatus, PENDING, WhyUnseen};
+use crate::facts::{Gap, KeyStatus, PENDING, Part, WhyUnseen};
 use crate::plan::{Outcome, Phase};
 use crate::policy::DeleteOld;
 use crate::refusal::{Refusal, WaitsFor};
@@ -43,7 +43,9 @@ pub enum Stand {
 impl Stand {
     pub fn of(look: &Look) -> Self {
         let decision = &look.decision;
-        let unseen = |why: &[WhyUnseen]| look.facts.gaps.iter().any(|gap| why.contains(&gap.why));
+        // What one further place hides keeps nobody from an emergency in another.
+        let told = |gap: &&Gap| decision.action.is_none() || !matches!(gap.part, Part::Further(_));
+        let unseen = |why: &[WhyUnseen]| look.facts.gaps.iter().filter(told).any(|gap| why.contains(&gap.why));
         if unseen(&[WhyUnseen::AccessDenied, WhyUnseen::KmsDenied, WhyUnseen::UserMissing, WhyUnseen::SecretDeleting]) {
             return Stand::ForGood;
         }
@@ -150,7 +152,7 @@ pub fn seals_now(look: &Look) -> bool {
 /// That something cannot be seen: AWS's own words say it too, and why.
 pub fn is_of_a_gap(refusal: &Refusal) -> bool {
     use Refusal::{AccessDenied, KmsDenied, NotFound, SecretDeleting, UserMissing};
-    matches!(refusal, AccessDenied { .. } | KmsDenied | NotFound { .. } | SecretDeleting | UserMissing)
+    matches!(refusal, AccessDenied { .. } | KmsDenied { .. } | NotFound { .. } | SecretDeleting { .. } | UserMissing)
 }
 
 #[cfg(test)]

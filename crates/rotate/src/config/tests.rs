@@ -223,3 +223,26 @@ fn the_configuration_in_the_documents_is_one() {
     let (config, findings) = parse(example).expect("the documents' example");
     assert_eq!((config, findings), (good(), Vec::new()));
 }
+
+#[test]
+fn a_place_is_the_same_however_it_is_spelt() {
+    let at = |of: &str| {
+        let text = GOOD.replace("type = \"secrets-manager\"\nsecret = \"SESSendSecret\"", of);
+        parse(&text).unwrap_or_else(|found| panic!("{of}: {found:?}")).0.credentials[0].publish[0].at()
+    };
+    let secret = |name: &str| at(&format!("type = \"secrets-manager\"\nsecret = {name:?}"));
+    let parameter = |name: &str| at(&format!("type = \"parameter-store\"\nparameter = {name:?}"));
+    let plain = secret("mail/SESSendSecret");
+    assert_eq!(plain.to_string(), "secret \"mail/SESSendSecret\" in eu-west-1");
+    let by_arn = secret("arn:aws:secretsmanager:eu-west-1:123456789012:secret:mail/SESSendSecret-AbC123");
+    assert_eq!(by_arn.to_string(), "secret \"mail/SESSendSecret\" in eu-west-1 of 123456789012");
+    assert_eq!((&by_arn.name, &by_arn.region), (&plain.name, &plain.region));
+    let role =
+        "type = \"secrets-manager\"\nsecret = \"mail/SESSendSecret\"\nrole_arn = \"arn:aws:iam::123456789012:role/r\"";
+    assert_eq!(at(role), by_arn, "the account of the role that reads it");
+    for (arn, name) in [("parameter/ses/credential", "/ses/credential"), ("parameter/ses", "ses")] {
+        let by_arn = parameter(&format!("arn:aws:ssm:us-east-1:123456789012:{arn}"));
+        assert_eq!((by_arn.name.as_str(), by_arn.region.as_deref()), (name, Some("us-east-1")));
+    }
+    assert_ne!(parameter("SESSendSecret"), secret("SESSendSecret"));
+}

@@ -15,8 +15,9 @@ fn now() -> Timestamp {
     "2026-03-02T08:00:00Z".parse().unwrap()
 }
 
-fn passwords(version: &VersionId, _: &KeyId, region: Option<&str>) -> Option<Secret> {
-    (version.as_str() == "v2" && region == Some("eu-west-1")).then(|| Secret::new(PASSWORD.into()))
+fn passwords(version: &VersionId, _: &KeyId, region: Option<&str>) -> StoredPasswords {
+    let known = version.as_str() == "v2" && region == Some("eu-west-1");
+    StoredPasswords { passwords: known.then(|| Secret::new(PASSWORD.into())).into_iter().collect(), partly: false }
 }
 
 /// A confirmation of `v2`, proved with this password.
@@ -463,4 +464,28 @@ fn a_host_with_a_lease_is_gone_when_it_was_silent_for_twice_as_long() {
     // Somebody named it: it is missed.
     let registry = Registry { listed: vec![HostName::new("mx1")], ..Registry::default() };
     assert_eq!(verdict_of(fleet(&[of(121)], &registry, &passwords, now()).hosts.remove(0)), Verdict::NeverHeard);
+}
+
+/// The number of a version is the same in two parameters, and the password behind it each one's own: the host has that of the one
+/// that it reads.
+#[test]
+fn a_proof_counts_with_the_password_of_any_place_that_has_that_version() {
+    let passwords = |partly| {
+        move |version: &VersionId, _: &KeyId, _: Option<&str>| {
+            let known = [OTHER, PASSWORD].map(|password| Secret::new(password.into()));
+            StoredPasswords { passwords: known.into_iter().filter(|_| version.as_str() == "v2").collect(), partly }
+        }
+    };
+    let proved = |password: &str, partly| {
+        let written = [written("p", confirmed("mx1", 1, password))];
+        let mut fleet = fleet(&written, &Registry::default(), &passwords(partly), now());
+        fleet.hosts.remove(0).standing.map(|standing| standing.proof)
+    };
+    let of_no_place = relaykey_core::credential::ses_smtp_password(&Secret::new("of no place".into()), "eu-west-1");
+    let of_no_place = of_no_place.expose().to_owned();
+    assert_eq!(proved(PASSWORD, false), Some(Proved::True));
+    assert_eq!(proved(OTHER, false), Some(Proved::True));
+    assert_eq!(proved(&of_no_place, false), Some(Proved::False));
+    // It may be that of the place which could not be read: nobody is called a forger for that.
+    assert_eq!(proved(&of_no_place, true), Some(Proved::Missing(WhyMissing::NoPassword)));
 }

@@ -25,7 +25,7 @@ fn violated(game: &Game, world: &World) -> Option<String> {
     if world.number_of_keys() > 2 {
         return Some("three keys".into());
     }
-    if world.moved(&game.options) {
+    if world.moved(&game.options) || world.moved_second(&game.options) {
         return None;
     }
     let dead = |key: i8| {
@@ -39,6 +39,10 @@ fn violated(game: &Game, world: &World) -> Option<String> {
     }
     if dead(world.user) {
         return Some(format!("the unknown user has K{}, which we made dead", world.user));
+    }
+    let second = world.second.map_or(-1, |second| second.gives);
+    if dead(second) {
+        return Some(format!("the second place gives K{second}, which we made dead"));
     }
     let current = world.key_of(world.labels[0]);
     dead(current).then(|| format!("the published K{current} is dead by us"))
@@ -74,7 +78,9 @@ fn good(game: &Game, world: &World) -> bool {
         let absent = host.applied < 0 && host.report == Report::None;
         absent || host.applied == current && host.report == Report::Confirmed(current) && host.silent == 0
     };
+    let second = |second: super::world::Second| second.gives == key && !second.unseen;
     world.live(key)
+        && world.second.is_none_or(second)
         && keys
         && rec.published == Some((current, key))
         && (pending < 0 || pending == current)

@@ -1,7 +1,8 @@
 //! The set-ups: what may happen in each, and how often.
 
 use super::world::{
-    Controller, HOSTS, Hand, HostState, KEYS, KeyState, LOST, Maker, Making, Rec, Report, Status, VERSIONS, World,
+    Controller, HOSTS, Hand, HostState, KEYS, KeyState, LOST, Maker, Making, Rec, Report, Second, Status, VERSIONS,
+    World,
 };
 
 /// Misdeeds and mishaps that happen at most so often.
@@ -32,6 +33,10 @@ pub enum May {
     /// SES does not answer.
     Outage,
     Reseal,
+    /// The second place cannot be read for a while.
+    PlaceUnseen,
+    /// A person makes the second place give another key.
+    PersonMovesSecond,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,14 @@ pub enum Staged {
     SameKey,
     OldKey,
     KeyOfAPerson,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecondPlace {
+    /// Every rotate.toml names it; the second host reads it.
+    Named,
+    /// The second controller's leaves it out.
+    LeftOut,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +87,8 @@ pub struct Options {
     pub canary: bool,
     pub never_deletes: bool,
     pub parameter_store: bool,
+    /// The key is published in a second place too.
+    pub second: Option<SecondPlace>,
     /// Hosts that have the old key use it.
     pub busy: bool,
     /// Something that does not report uses the key.
@@ -100,6 +115,7 @@ impl Options {
             canary: false,
             never_deletes: false,
             parameter_store: false,
+            second: None,
             busy: false,
             unknown_user: false,
             user_is_moved: false,
@@ -117,11 +133,20 @@ impl Options {
     pub fn group(&self) -> Group {
         use May::*;
         let has = |all: &[May]| all.iter().any(|may| self.has(*may));
-        let by_hand = [PersonDeactivates, PersonDeletes, PersonMovesLabel, PersonCreates, PersonCreatesInactive];
+        let by_hand = [
+            PersonDeactivates,
+            PersonDeletes,
+            PersonMovesLabel,
+            PersonMovesSecond,
+            PersonCreates,
+            PersonCreatesInactive,
+        ];
         match () {
             () if has(&by_hand) || has(&[Stage, Edit]) => Group::Persons,
             () if has(&[LoseRecord]) => Group::Record,
-            () if self.ses_never || self.canary || self.parameter_store || has(&[Outage]) => Group::Publishing,
+            () if self.ses_never || self.canary || self.parameter_store || self.second.is_some() || has(&[Outage]) => {
+                Group::Publishing
+            }
             () if self.controllers > 1 || has(&[Crash]) => Group::Controllers,
             () => Group::Fleet,
         }
@@ -157,7 +182,13 @@ impl Options {
             pending_long: false,
             ses: 1,
             used: 1,
-            rec: Rec { published: Some((0, 0)), expect: self.hosts as u8, ..LOST },
+            rec: Rec {
+                published: Some((0, 0)),
+                expect: self.hosts as u8,
+                // A place that nobody ever told the record of is nobody's to know.
+                second: if self.second.is_some() { 0 } else { -2 },
+                ..LOST
+            },
             hosts,
             user: if self.unknown_user { 0 } else { -1 },
             last_use: 0,
@@ -165,6 +196,12 @@ impl Options {
             left,
             canary_failed: -1,
             login_refused: false,
+            second: self.second.map(|second| Second {
+                gives: i8::from(self.start != Start::First),
+                staged: -1,
+                unseen: false,
+                left_out: second == SecondPlace::LeftOut,
+            }),
         };
         if self.start != Start::First {
             let first = if self.start == Start::Second { Status::Gone } else { Status::Inactive };
@@ -276,6 +313,34 @@ pub fn setups() -> Vec<(&'static str, bool, Options)> {
         ("record lost and a key deleted", false, of(1, &[(LoseRecord, 1), (PersonDeletes, 1)])),
         ("record lost and a label moved", false, of(1, &[(LoseRecord, 1), (PersonMovesLabel, 1)])),
         ("joins and drifts", false, of(1, &[(Join, 1), (Drift, 1)])),
+        ("two places", true, Options { second: Some(SecondPlace::Named), ..of(2, &[]) }),
+        ("two places, killed", true, Options { second: Some(SecondPlace::Named), ..of(2, &[(Crash, 1)]) }),
+        (
+            "two places, one is not seen",
+            true,
+            Options { second: Some(SecondPlace::Named), ..of(2, &[(PlaceUnseen, 1)]) },
+        ),
+        (
+            "two places, one is not seen, a person deletes",
+            true,
+            Options { second: Some(SecondPlace::Named), ..of(1, &[(PlaceUnseen, 1), (PersonDeletes, 1)]) },
+        ),
+        ("two places, record lost", true, Options { second: Some(SecondPlace::Named), ..of(2, &[(LoseRecord, 1)]) }),
+        (
+            "two places, a person moves the second",
+            true,
+            Options { second: Some(SecondPlace::Named), ..of(2, &[(PersonMovesSecond, 1)]) },
+        ),
+        (
+            "two controllers, one leaves a place out",
+            true,
+            Options { second: Some(SecondPlace::LeftOut), controllers: 2, ..of(1, &[]) },
+        ),
+        (
+            "two controllers, one leaves a place out, killed",
+            false,
+            two(Options { second: Some(SecondPlace::LeftOut), ..of(1, &[(Crash, 1)]) }),
+        ),
         ("never deletes, two rotations", true, Options { never_deletes: true, ..of(1, &[(Want, 2)]) }),
     ]
 }

@@ -2,8 +2,9 @@
 
 use super::setups::{May, Options, Staged, unknown_outcome};
 use super::world::{
-    Act, CANARY, Doing, EMPTY, ENDPOINT, HOSTS, Hand, KEYS, KeyState, LOST, Labels, Maker, NOBODYS, NOW, Report, Stage,
-    Status, VERSIONS, World, ago, bit, host_name, key_id, me, number, policy, version_id,
+    Act, CANARY, Doing, EMPTY, ENDPOINT, HOSTS, Hand, KEYS, KeyState, LOST, Labels, Maker, NOBODYS, NOW, Report,
+    Second, Stage, Status, VERSIONS, World, ago, bit, host_name, key_id, me, number, policy, second_id, second_place,
+    version_id,
 };
 use crate::checker;
 use crate::facts::{Facts, KeyId, Login, LoginReply, VersionId};
@@ -127,6 +128,8 @@ impl Game {
             let told = world.hosts.iter().any(|host| {
                 host.others == key || matches!(host.report, Report::Withdrawn(k) | Report::Refused(k) if k == key)
             });
+            let second = world.second.is_some_and(|second| second.gives == key || second.staged == key);
+            let told = told || second || world.rec.second == key;
             if world.status(key) == Status::Gone && !versions && !told && world.rec.old != key {
                 for making in world.rec.creating.iter_mut().flatten() {
                     making.made &= !(1 << key);
@@ -320,6 +323,20 @@ impl Game {
                 world.used |= 1 << key;
                 Some(done)
             }
+            Act::CopyTo { key, .. } => {
+                if let Some(second) = &mut world.second {
+                    second.staged = key;
+                }
+                None
+            }
+            Act::PromoteAt { from, key } => match &mut world.second {
+                Some(second) if second.gives == from => {
+                    (second.gives, second.staged) = (key, -1);
+                    world.used |= 1 << key;
+                    Some(done)
+                }
+                _ => Some(Stage::Done(-1, true)),
+            },
             Act::Deactivate { key, .. } => {
                 let state = &mut world.keys[key as usize];
                 let excused = world.rec.creating.iter().flatten().any(|m| m.key < 0 && bit(m.made, key));
@@ -429,7 +446,13 @@ impl Game {
             return false;
         }
         let base = if self.options.canary && j == 0 && world.labels[3] >= 0 { world.labels[3] } else { current };
-        let seen = [Some(base), world.stale.map(|labels| labels[0]).filter(|stale| *stale != base)];
+        let stale = world.stale.map(|labels| labels[0]).filter(|stale| *stale != base);
+        // The second host reads the second place.
+        let (base, current, stale) = match world.second {
+            Some(_) if j == 1 => (world.given_by_second(), world.given_by_second(), None),
+            _ => (base, current, stale),
+        };
+        let seen = [Some(base).filter(|base| *base >= 0), stale];
         if host.silent == 0 && host.candidate < 0 {
             for version in seen.into_iter().flatten().filter(|version| *version != host.applied && takes(*version)) {
                 one(format!("fetches v{version}"), world.clone(), &|w| w.hosts[j].candidate = version);
@@ -601,6 +624,29 @@ impl Game {
                 self.label(w, |labels| *labels = [version, labels[1], labels[0], labels[3]]);
             });
         }
+        if let Some(second) = world.second {
+            if world.may(May::PlaceUnseen) && !second.unseen {
+                one("the second place cannot be read".into(), world.spend(May::PlaceUnseen), &|w| {
+                    w.second = Some(Second { unseen: true, ..second });
+                });
+            }
+            if second.unseen {
+                one("the second place can be read again".into(), world.clone(), &|w| {
+                    w.second = Some(Second { unseen: false, ..second });
+                });
+            }
+            for key in (0..KEYS as i8).filter(|key| *key != second.gives && world.exists(*key)) {
+                if world.may(May::PersonMovesSecond) && world.versions[..usize::from(world.count)].contains(&key) {
+                    one(
+                        format!("a person makes the second place give K{key}"),
+                        world.spend(May::PersonMovesSecond),
+                        &|w| {
+                            w.second = Some(Second { gives: key, ..second });
+                        },
+                    );
+                }
+            }
+        }
         if world.may(May::LoseRecord) {
             one("the control record is lost".into(), world.spend(May::LoseRecord), &|w| {
                 w.rec = super::world::Rec { holder: w.rec.holder, lease: w.rec.lease, ..LOST };
@@ -731,7 +777,8 @@ fn pack(action: &Action) -> Act {
         Action::Promote { from, version, key } => {
             Act::Promote { from: from.as_ref().map_or(-1, v), version: v(version), key: k(key) }
         }
-        Action::CopyTo { .. } | Action::PromoteAt { .. } => unreachable!("the model has one place"),
+        Action::CopyTo { from, key, .. } => Act::CopyTo { from: v(from), key: k(key) },
+        Action::PromoteAt { from, key, .. } => Act::PromoteAt { from: from.as_ref().map_or(-1, v), key: k(key) },
         Action::RecordPublished { version, key } => Act::RecordPublished { version: v(version), key: k(key) },
         Action::Intend { key } => Act::Intend { key: k(key) },
         Action::Deactivate { key, why } => Act::Deactivate { key: k(key), leftover: *why == WhyGone::Leftover },
@@ -761,6 +808,15 @@ fn unpack(act: &Act) -> Action {
             version: version_id(version),
             key: key_id(key),
         },
+        Act::CopyTo { from, key } => {
+            Action::CopyTo { place: second_place(), from: version_id(from), key: key_id(key), publishes: false }
+        }
+        Act::PromoteAt { from, key } => Action::PromoteAt {
+            place: second_place(),
+            from: (from >= 0).then(|| second_id(from)),
+            version: second_id(key),
+            key: key_id(key),
+        },
         Act::RecordPublished { version, key } => {
             Action::RecordPublished { version: version_id(version), key: key_id(key) }
         }
@@ -780,6 +836,11 @@ impl World {
         let mut after = self.clone();
         after.left[may as usize] -= 1;
         after
+    }
+
+    /// Has a person made the second place give another key?
+    pub fn moved_second(&self, options: &Options) -> bool {
+        options.has(May::PersonMovesSecond) && !self.may(May::PersonMovesSecond)
     }
 
     /// Has a person moved a label?

@@ -5,13 +5,14 @@ use std::mem::take;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::facts::{
-    CURRENT, Facts, Generation, Host, HostName, Key, KeyId, KeyStatus, LastUsed, Lists, Login, LoginReply, PENDING,
-    PREVIOUS, Proved, Registered, Standing, Store, StoreKind, TookBack, Value, Version, VersionId, WhyTakenBack,
+    CURRENT, Facts, Further, Gap, Generation, Host, HostName, Key, KeyId, KeyPlace, KeyStatus, LastUsed, Lists, Login,
+    LoginReply, PENDING, PREVIOUS, Part, Proved, Registered, Standing, Store, StoreKind, TookBack, Value, Version,
+    VersionId, WhyTakenBack, WhyUnseen,
 };
 use crate::policy::{DeleteOld, Policy};
 use crate::record::{
-    Backoff, ControlRecord, Creating, Deactivated, HostTrouble, Intention, Lease, OwnLogin, Promoting, ProvedDead,
-    Published, Revoked, Roster, Soak, Wanted,
+    Backoff, ControlRecord, Creating, Deactivated, HostTrouble, Intention, KnownPlace, Lease, OwnLogin, Promoting,
+    ProvedDead, Published, Revoked, Roster, Soak, Wanted,
 };
 
 pub const KEYS: usize = 5;
@@ -121,6 +122,8 @@ pub struct Rec {
     /// The version at the canaries, and whether it is over.
     pub soak: Option<(i8, bool)>,
     pub revoked: u8,
+    /// Of the second place: the published key that it was last seen to give; -1: none, -2: the place is not known.
+    pub second: i8,
     /// 0 nobody, else the controller's number and one.
     pub holder: u8,
     pub lease: bool,
@@ -145,27 +148,88 @@ pub const LOST: Rec = Rec {
     trouble: [-1; HOSTS],
     soak: None,
     revoked: 0,
+    second: -2,
     holder: 0,
     lease: false,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Act {
-    Reactivate { key: i8, host: i8 },
-    Republish { from: i8, key: i8 },
+    Reactivate {
+        key: i8,
+        host: i8,
+    },
+    Republish {
+        from: i8,
+        key: i8,
+    },
     Create,
-    Put { key: i8, publishes: bool },
-    Forget { key: i8, refused: bool },
-    LastLogin { key: i8 },
-    TakeOff { version: i8, refused: i8 },
-    Label { version: i8 },
-    Unlabel { version: i8 },
-    Promote { from: i8, version: i8, key: i8 },
-    RecordPublished { version: i8, key: i8 },
-    Intend { key: i8 },
-    Deactivate { key: i8, leftover: bool },
-    RecordDead { key: i8 },
-    Delete { key: i8, leftover: bool },
+    Put {
+        key: i8,
+        publishes: bool,
+    },
+    Forget {
+        key: i8,
+        refused: bool,
+    },
+    LastLogin {
+        key: i8,
+    },
+    TakeOff {
+        version: i8,
+        refused: i8,
+    },
+    Label {
+        version: i8,
+    },
+    Unlabel {
+        version: i8,
+    },
+    Promote {
+        from: i8,
+        version: i8,
+        key: i8,
+    },
+    RecordPublished {
+        version: i8,
+        key: i8,
+    },
+    Intend {
+        key: i8,
+    },
+    Deactivate {
+        key: i8,
+        leftover: bool,
+    },
+    RecordDead {
+        key: i8,
+    },
+    Delete {
+        key: i8,
+        leftover: bool,
+    },
+    /// To the second place.
+    CopyTo {
+        from: i8,
+        key: i8,
+    },
+    /// In the second place, from one key to another.
+    PromoteAt {
+        from: i8,
+        key: i8,
+    },
+}
+
+/// A second place, by the keys in it: hosts that read it confirm with what the first one calls the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Second {
+    pub gives: i8,
+    /// AWSPENDING; -1: none.
+    pub staged: i8,
+    /// It cannot be read now.
+    pub unseen: bool,
+    /// The second controller's rotate.toml leaves it out.
+    pub left_out: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -218,6 +282,7 @@ pub struct World {
     pub canary_failed: i8,
     /// The old key's last login was refused, not a minute ago.
     pub login_refused: bool,
+    pub second: Option<Second>,
 }
 
 pub const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -240,6 +305,29 @@ pub fn version_id(version: i8) -> VersionId {
 
 pub fn host_name(host: usize) -> HostName {
     HostName::new(["h0", "h1", "h2"][host])
+}
+
+pub fn second_place() -> KeyPlace {
+    KeyPlace::secret("b")
+}
+
+/// The second place's own ids are those of the keys.
+pub fn second_id(key: i8) -> VersionId {
+    VersionId::new(["s0", "s1", "s2", "s3", "s4"][key as usize])
+}
+
+impl Second {
+    fn seen(self) -> Further {
+        let version = |key: i8, label: &str| Version {
+            id: second_id(key),
+            created: ago(1),
+            labels: vec![label.to_owned()],
+            value: Value::Login(key_id(key)),
+        };
+        let staged = (self.staged >= 0 && self.staged != self.gives).then(|| version(self.staged, PENDING));
+        let versions = std::iter::once(version(self.gives, CURRENT)).chain(staged).collect();
+        Further { place: second_place(), store: Store { kind: StoreKind::SecretsManager, versions }, needs_key: false }
+    }
 }
 
 pub fn number(id: &str) -> i8 {
@@ -311,6 +399,9 @@ impl World {
             reply: LoginReply::Refused,
             at: NOW,
         });
+        let second = self.second.filter(|second| !(second.left_out && i == 1));
+        let unseen = second.filter(|second| second.unseen);
+        let part = || Part::Further(second_place());
         Facts {
             me: me(i),
             keys: keys.collect(),
@@ -318,15 +409,23 @@ impl World {
                 kind: if parameter_store { StoreKind::ParameterStore } else { StoreKind::SecretsManager },
                 versions: (0..usize::from(self.count)).map(version).collect(),
             },
-            further: Vec::new(),
+            place: crate::facts::KeyPlace::secret("a"),
+            further: second.filter(|second| !second.unseen).map(Second::seen).into_iter().collect(),
             behind: Vec::new(),
             fleet: (0..HOSTS).filter_map(|j| self.host(j)).collect(),
             gone: Vec::new(),
             record: self.record(),
             logins: refused.into_iter().collect(),
             unstored: Some(self.controllers[i].memory).filter(|k| *k >= 0).map(key_id),
-            gaps: Vec::new(),
+            gaps: unseen.map(|_| Gap { part: part(), why: WhyUnseen::NoAnswer }).into_iter().collect(),
         }
+    }
+
+    /// The version that the first place has of what the second one gives; -1: none.
+    pub fn given_by_second(&self) -> i8 {
+        let gives = self.second.map_or(-1, |second| second.gives);
+        let versions = &self.versions[..usize::from(self.count)];
+        versions.iter().rposition(|key| *key == gives && gives >= 0).map_or(-1, |version| version as i8)
     }
 
     fn created(&self, key: i8) -> Timestamp {
@@ -447,6 +546,13 @@ impl World {
             revoked: keys(rec.revoked)
                 .map(|k| Revoked { key: key_id(k), at: ago(5), by: String::new(), reason: String::new() })
                 .collect(),
+            places: match rec.second {
+                -2 => Vec::new(),
+                gives => vec![
+                    KnownPlace { place: KeyPlace::secret("a"), gives: None },
+                    KnownPlace { place: second_place(), gives: key(gives) },
+                ],
+            },
             ..ControlRecord::new("ses")
         }
     }
@@ -507,6 +613,11 @@ impl World {
             trouble,
             soak: record.soak.as_ref().map(|soak| (number(soak.version.as_str()), soak.at < NOW)),
             revoked: mask(&mut record.revoked.iter().map(|r| &r.key)),
+            second: record
+                .places
+                .iter()
+                .find(|known| known.place == second_place())
+                .map_or(-2, |known| key(&known.gives)),
             holder: record.lease.as_ref().map_or(0, |lease| number(&lease.holder) as u8 + 1),
             lease: record.lease.as_ref().is_some_and(|lease| lease.until > NOW),
         };

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::evidence::Verdict;
-use crate::facts::{HostName, KeyId, LoginReply, PlaceName, VersionId};
+use crate::facts::{HostName, KeyId, KeyPlace, LoginReply, VersionId};
 use crate::refusal::Refusal;
 
 /// One thing to do, about ids out of the facts.
@@ -58,14 +58,14 @@ pub enum Action {
     /// The login of this version of the first place is put in another one, under AWSPENDING. `publishes`: what is put there is
     /// published with that.
     CopyTo {
-        place: PlaceName,
+        place: KeyPlace,
         from: VersionId,
         key: KeyId,
         publishes: bool,
     },
     /// As [`Action::Promote`], in another place.
     PromoteAt {
-        place: PlaceName,
+        place: KeyPlace,
         from: Option<VersionId>,
         version: VersionId,
         key: KeyId,
@@ -203,7 +203,7 @@ pub enum Reason {
     },
     /// 7a
     /// It is to be there before it is published anywhere, or it is published elsewhere already.
-    NotEverywhere(PlaceName),
+    NotEverywhere(KeyPlace),
     Verified(VersionId),
     PromotedBefore(VersionId),
     CanaryOver(VersionId),

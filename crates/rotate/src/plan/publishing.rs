@@ -118,7 +118,7 @@ pub(super) fn rule_7(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Tu
         return act(action, Reason::Canary(label.clone()));
     }
     let canaries: Vec<_> = look.facts.fleet.iter().filter(|host| host.watches.contains(label)).collect();
-    if canaries.is_empty() && !look.unseen_part(Part::Fleet) {
+    if canaries.is_empty() && !look.unseen_part(&Part::Fleet) {
         refusals.push(Refusal::CanaryNone { label: label.clone() });
     }
     let failed = canaries.iter().find(|host| host.failed.as_ref() == Some(&pending.id));
@@ -160,13 +160,18 @@ fn in_the_way(look: &RuleInput, further: &Further) -> Option<AtPlace> {
     if !of_this_user && !further.gives_nothing() && !left_by_us {
         return Some(AtPlace::NotOurs);
     }
+    if further.needs_key {
+        return Some(AtPlace::NeedsKey);
+    }
     let pending = pending_at(further).filter(|_| further.store.kind == StoreKind::SecretsManager)?;
-    let theirs = match &pending.value {
-        Value::Login(key) => look.status(key) == Some(KeyStatus::Active) && !is_ours(look, pending, key),
-        Value::Empty => pending.created + EMPTY_PENDING > look.now,
-        Value::Unreadable => true,
-    };
-    theirs.then_some(AtPlace::PendingForeign)
+    match &pending.value {
+        Value::Login(key) => {
+            let theirs = look.status(key) == Some(KeyStatus::Active) && !is_ours(look, pending, key);
+            theirs.then_some(AtPlace::PendingForeign)
+        }
+        Value::Empty => (pending.created + EMPTY_PENDING > look.now).then_some(AtPlace::PendingEmpty),
+        Value::Unreadable => Some(AtPlace::PendingForeign),
+    }
 }
 
 /// The same, as a refusal.
@@ -175,10 +180,10 @@ pub(super) fn refused_at(look: &RuleInput, further: &Further) -> Option<Refusal>
 }
 
 /// The login of this version is put in a further place.
-fn copy(look: &RuleInput, further: &Further, from: &VersionId, key: &KeyId) -> Result<Turn, Refusal> {
+fn copy(look: &RuleInput, further: &Further, from: &VersionId, key: &KeyId) -> Result<Turn, AtPlace> {
     let place = || further.place.clone();
-    if let Some(refusal) = refused_at(look, further) {
-        return Err(refusal);
+    if let Some(why) = in_the_way(look, further) {
+        return Err(why);
     }
     let publishes = further.store.kind == StoreKind::ParameterStore || further.store.labelled(CURRENT).is_none();
     let action = Action::CopyTo { place: place(), from: from.clone(), key: key.clone(), publishes };
@@ -208,10 +213,11 @@ pub(super) fn staged_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>) -
         }
         match copy(look, further, &pending.id, key) {
             Ok(turn) => return Some(turn),
-            Err(refusal) => refused.push(refusal),
+            Err(why) => refused.push(Refusal::NotEverywhere { place: further.place.clone(), why }),
         }
     }
     refused.extend(retire::replica_stops(look.facts));
+    refused.extend(retire::place_stops(look.facts).chain(retire::unseen_stops(look.facts)));
     let stopped = !refused.is_empty() && serves(look);
     add(refusals, refused);
     if stopped { wait(Reason::Refused) } else { None }
@@ -242,7 +248,7 @@ pub(super) fn published_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>
         }
         match copy(look, further, &published.version, &key) {
             Ok(turn) => return Some(turn),
-            Err(refusal) => add(refusals, [refusal]),
+            Err(why) => add(refusals, [Refusal::NotEverywhere { place, why }]),
         }
     }
     None
@@ -269,7 +275,7 @@ pub(super) fn rule_7a(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<T
         return act(action, Reason::PromotedBefore(version));
     }
     if look.record.published.is_some() {
-        refusals.push(Refusal::LabelMoved { current: from });
+        refusals.push(Refusal::LabelMoved { kind: look.facts.store.kind, current: from });
     }
     None
 }

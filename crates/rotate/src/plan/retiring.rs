@@ -7,10 +7,11 @@ use crate::facts::{Key, KeyId, KeyStatus};
 use crate::policy::NOT_DEAD;
 use crate::retire;
 
-/// The old key, with this status.
+/// The old key, with this status; where nobody could tell who still gets it, it is not asked for.
 fn old<'a>(look: &'a RuleInput, status: KeyStatus) -> Option<&'a Key> {
     let old = look.record.old.as_ref()?;
-    look.facts.key(old).filter(|key| key.status == status && !look.unseen_part(Part::Fleet))
+    let seen = !look.unseen_part(&Part::Fleet) && look.facts.sees_all_places();
+    look.facts.key(old).filter(|key| key.status == status && seen)
 }
 
 /// Whatever stands in the way of this key's end. No key dies while the published one was switched off by another's hand.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::facts::{LastUsed, Store, StoreKind, TookBack, Value, Version, VersionId, WhyTakenBack};
+use crate::facts::{Gap, LastUsed, Store, StoreKind, TookBack, Value, Version, VersionId, WhyTakenBack, WhyUnseen};
 use crate::record::{Deactivated, Lease, ProvedDead, Published, Revoked};
 
 fn now() -> Timestamp {
@@ -34,6 +34,7 @@ fn facts() -> Facts {
             kind: StoreKind::SecretsManager,
             versions: vec![version("v1", "OLD", crate::facts::PREVIOUS), version("v2", "NEW", CURRENT)],
         },
+        place: crate::facts::KeyPlace::secret("a"),
         further: Vec::new(),
         behind: Vec::new(),
         fleet: Vec::new(),
@@ -175,8 +176,8 @@ fn every_refusal_has_words_and_a_fix() {
     }
     classes.sort_unstable();
     classes.dedup();
-    // As many as the contract has, and those of what is not there, gives no answer, or follows late.
-    assert_eq!(classes.len(), 44);
+    // As many as the contract has, those of what is not there, gives no answer, or follows late, and those of several places.
+    assert_eq!(classes.len(), 47);
 }
 
 /// By a person, by a host's word, or by the label: the next looks do not deactivate it again, as if nothing had been.
@@ -227,7 +228,7 @@ fn a_host_that_is_cut_off_does_not_wait_for_a_store_that_cannot_be_read() {
     let decision = plan(&facts, &policy(), now());
     let host = Some(HostName::new("mx1"));
     assert_eq!(decision.action, Some(Action::Reactivate { key: KeyId::new("OLD"), host }));
-    assert_eq!((decision.phase, decision.refusals), (Phase::Trouble, vec![Refusal::KmsDenied]));
+    assert_eq!((decision.phase, decision.refusals), (Phase::Trouble, vec![Refusal::KmsDenied { part: Part::Store }]));
     assert_eq!(crate::checker::check(&plan(&facts, &policy(), now()), &facts, &policy(), now()), []);
     // Not if a person did that, who had brought it back before: also that was seen without the store.
     let mut by_hand = facts.clone();
@@ -441,7 +442,11 @@ fn no_answer_is_not_called_a_refusal() {
 /// Where the same key is published too; it gives this key.
 fn further(name: &str, kind: StoreKind, key: &str) -> crate::facts::Further {
     let versions = vec![version("f1", key, CURRENT)];
-    crate::facts::Further { place: crate::facts::PlaceName::new(name), store: Store { kind, versions } }
+    crate::facts::Further {
+        place: crate::facts::KeyPlace::secret(name),
+        store: Store { kind, versions },
+        needs_key: false,
+    }
 }
 
 /// `NEXT` is AWSPENDING and accepted, `NEW` is published in two secrets and a parameter.
@@ -460,8 +465,14 @@ fn pending_in_three_places() -> Facts {
     facts
 }
 
-fn place(name: &str) -> crate::facts::PlaceName {
-    crate::facts::PlaceName::new(name)
+/// What the second place was last seen to give.
+fn copied(key: &str) -> Vec<crate::record::KnownPlace> {
+    let gives = |name, gives| crate::record::KnownPlace { place: place(name), gives };
+    vec![gives("a", None), gives("b", Some(KeyId::new(key)))]
+}
+
+fn place(name: &str) -> crate::facts::KeyPlace {
+    crate::facts::KeyPlace::secret(name)
 }
 
 #[test]
@@ -482,7 +493,7 @@ fn a_new_key_lies_ready_everywhere_before_it_is_published_anywhere() {
     let promote =
         Action::Promote { from: Some(VersionId::new("v2")), version: VersionId::new("v3"), key: KeyId::new("NEXT") };
     // A replica comes after it by itself, and is waited for.
-    facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: false }];
+    facts.behind = vec![crate::facts::Replica { of: Part::Store, region: "us-east-1".into(), failed: false }];
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["replica-behind"]), "{decision:?}");
     facts.behind.clear();
@@ -523,7 +534,7 @@ fn what_a_further_place_gives_is_written_over_where_it_is_ours_alone() {
     }
     // It gave the published key: what it gives now, somebody chose.
     facts.further[0].store.versions[0].value = Value::Login(KeyId::new("OLD"));
-    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
+    facts.record.places = copied("NEW");
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "label-moved"), "{decision:?}");
 }
@@ -547,7 +558,7 @@ fn a_key_that_any_place_gives_does_not_die_and_comes_back() {
 fn an_old_key_that_a_replica_still_gives_does_not_die() {
     let mut facts = facts();
     facts.keys[0].status = KeyStatus::Active;
-    facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: true }];
+    facts.behind = vec![crate::facts::Replica { of: Part::Store, region: "us-east-1".into(), failed: true }];
     let stops = crate::retire::stops(&facts, &facts.keys[0], now());
     assert!(stops.iter().any(|stop| stop.class() == "replica-behind"), "{stops:?}");
     facts.behind.clear();
@@ -561,18 +572,17 @@ fn what_a_person_put_in_a_further_place_during_a_rotation_stays() {
     let mut facts = pending_in_three_places();
     facts.further[0].store.versions.push(Version { created: now(), ..version("f2", "NEXT", PENDING) });
     facts.further[0].store.versions[0].value = Value::Login(KeyId::new("ANOTHER"));
-    let copied = |key| vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new(key) }];
-    facts.record.copies = copied("NEW");
+    facts.record.places = copied("NEW");
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["value-not-ours"]), "{decision:?}");
     // What we left there, of a key that is gone by now.
-    facts.record.copies = copied("ANOTHER");
+    facts.record.places = copied("ANOTHER");
     assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::Promote { .. })));
     // Put there after the first place was published.
     (facts.store.versions[1].labels, facts.store.versions[2].labels) = (Vec::new(), vec![CURRENT.into()]);
     facts.record.published = Some(Published { version: VersionId::new("v3"), key: KeyId::new("NEXT"), at: now() });
     facts.record.old = Some(KeyId::new("NEW"));
-    facts.record.copies = copied("NEW");
+    facts.record.places = copied("NEW");
     facts.further.truncate(1);
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "value-not-ours"), "{decision:?}");
@@ -582,7 +592,7 @@ fn what_a_person_put_in_a_further_place_during_a_rotation_stays() {
 #[test]
 fn a_further_place_that_was_emptied_gets_the_published_key() {
     let mut facts = facts();
-    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
+    facts.record.places = copied("NEW");
     for kind in [StoreKind::SecretsManager, StoreKind::ParameterStore] {
         facts.further = vec![further("b", kind, "")];
         facts.further[0].store.versions.clear();
@@ -595,9 +605,9 @@ fn a_further_place_that_was_emptied_gets_the_published_key() {
 #[test]
 fn where_the_published_key_is_dead_no_place_waits_for_another() {
     let mut facts = pending_in_three_places();
-    facts.behind = vec![crate::facts::Replica { region: "us-east-1".into(), failed: true }];
+    facts.behind = vec![crate::facts::Replica { of: Part::Store, region: "us-east-1".into(), failed: true }];
     facts.further[0].store.versions.push(Version { value: Value::Unreadable, ..version("f2", "", PENDING) });
-    facts.record.copies = vec![crate::record::CopiedTo { place: place("b"), key: KeyId::new("NEW") }];
+    facts.record.places = copied("NEW");
     assert_eq!(plan(&facts, &policy(), now()).action, None);
     for keys in
         [vec![key("NEXT", KeyStatus::Active)], vec![key("NEW", KeyStatus::Inactive), key("NEXT", KeyStatus::Active)]]
@@ -615,4 +625,168 @@ fn where_the_published_key_is_dead_no_place_waits_for_another() {
     assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
     facts.keys[0].status = KeyStatus::Active;
     assert_eq!(plan(&facts, &policy(), now()).action, None);
+}
+
+fn gap(part: Part) -> Gap {
+    Gap { part, why: WhyUnseen::AccessDenied }
+}
+
+fn unseen(name: &str) -> Gap {
+    gap(Part::Further(place(name)))
+}
+
+/// Rules 1 and 2, and what a dead key asks for, go by what was seen.
+#[test]
+fn a_place_that_cannot_be_read_keeps_nobody_from_an_emergency_in_another() {
+    let mut inactive = facts();
+    inactive.gaps = vec![unseen("b")];
+    inactive.keys = vec![key("NEW", KeyStatus::Inactive)];
+    inactive.record.deactivated = vec![Deactivated { key: KeyId::new("NEW"), at: now() - days(1) }];
+    let decision = plan(&inactive, &policy(), now());
+    let back = Action::Reactivate { key: KeyId::new("NEW"), host: None };
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (Some(&back), vec!["access-denied"]));
+    // The first place is the one that cannot be read.
+    let mut first = inactive.clone();
+    first.gaps = vec![gap(Part::Store)];
+    first.store.versions.clear();
+    first.further = vec![further("b", StoreKind::SecretsManager, "NEW")];
+    assert_eq!(plan(&first, &policy(), now()).action, Some(back.clone()));
+    first.gaps.push(gap(Part::Fleet));
+    assert_eq!(plan(&first, &policy(), now()).action, Some(back), "nor is anything else asked for it");
+    // Gone altogether: another one is made, and published where that can be.
+    let mut gone = inactive.clone();
+    gone.record.old = None;
+    gone.keys.clear();
+    assert_eq!(plan(&gone, &policy(), now()).action, Some(Action::Create));
+    let mut pending = pending_in_three_places();
+    (pending.keys, pending.gaps) = (vec![key("NEXT", KeyStatus::Active)], vec![unseen("b"), unseen("c")]);
+    pending.further.clear();
+    let decision = plan(&pending, &policy(), now());
+    assert!(matches!(decision.action, Some(Action::Promote { .. })), "{decision:?}");
+}
+
+/// Whatever is no emergency waits for it.
+#[test]
+fn while_a_place_cannot_be_read_no_key_is_made_published_or_retired() {
+    let mut facts = self::facts();
+    (facts.record.old, facts.gaps) = (None, vec![unseen("b")]);
+    facts.keys = vec![key("NEW", KeyStatus::Active)];
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    assert_eq!(plan(&facts, &policy(), now()).action, None);
+    let mut pending = pending_in_three_places();
+    pending.further.remove(0);
+    assert!(matches!(plan(&pending, &policy(), now()).action, Some(Action::Promote { .. })));
+    pending.gaps = vec![unseen("b")];
+    let decision = plan(&pending, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["access-denied"]), "{decision:?}");
+    let mut old = self::facts();
+    old.keys[0].status = KeyStatus::Active;
+    let stops = |facts: &Facts| {
+        crate::retire::stops(facts, &facts.keys[0], now()).iter().map(Refusal::class).collect::<Vec<_>>()
+    };
+    assert!(!stops(&old).contains(&"access-denied"));
+    old.gaps = vec![unseen("b")];
+    assert!(stops(&old).contains(&"access-denied") && !stops(&old).contains(&"would-cut"));
+    old.record.places = copied("OLD");
+    assert!(stops(&old).contains(&"would-cut"), "the place was seen to give it");
+    // Nor is one cleared away that may be given there.
+    let mut leftover = self::facts();
+    leftover.record.old = None;
+    leftover.keys = vec![key("NEW", KeyStatus::Active), key("NEXT", KeyStatus::Active)];
+    let (at, until) = (now() - days(2), now() - days(2) + SignedDuration::from_mins(5));
+    leftover.record.creating.push(crate::record::Creating { at, until, key: Some(KeyId::new("NEXT")) });
+    assert!(matches!(plan(&leftover, &policy(), now()).action, Some(Action::Deactivate { .. })));
+    leftover.gaps = vec![unseen("b")];
+    assert_eq!(plan(&leftover, &policy(), now()).action, None);
+}
+
+/// Another rotate.toml does not name it, or this one does not any more.
+#[test]
+fn a_place_of_the_rotation_that_is_not_configured_keeps_the_old_key_alive() {
+    let mut facts = self::facts();
+    facts.keys[0].status = KeyStatus::Active;
+    let all = |facts: &Facts| {
+        crate::retire::stops(facts, &facts.keys[0], now()).iter().map(Refusal::class).collect::<Vec<_>>()
+    };
+    facts.record.places = copied("OLD");
+    facts.record.places.truncate(1);
+    assert!(!all(&facts).contains(&"place-dropped"));
+    facts.record.places = copied("OLD");
+    assert!(all(&facts).contains(&"place-dropped") && all(&facts).contains(&"would-cut"), "{:?}", all(&facts));
+    assert!(!crate::retire::is_complete(&facts, now()));
+    // No other key is made meanwhile, nor published; and it is told whatever is done.
+    facts.record.old = None;
+    facts.keys.remove(0);
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["place-dropped"]));
+    let mut pending = pending_in_three_places();
+    pending.further.clear();
+    pending.record.places = copied("NEW");
+    let decision = plan(&pending, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["place-dropped"]));
+    // An emergency does not wait for it.
+    facts.keys.clear();
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    // With the places in another order, an id of the one is none of the other.
+    let mut order = self::facts();
+    order.keys[0].status = KeyStatus::Active;
+    order.further = vec![further("b", StoreKind::SecretsManager, "NEW")];
+    order.record.places = copied("NEW");
+    assert!(!all(&order).contains(&"place-order"));
+    order.record.places.reverse();
+    assert!(all(&order).contains(&"place-order"));
+}
+
+/// A place that holds a key can get none from an SMTP password: no key is made for it.
+#[test]
+fn no_key_is_made_that_a_place_could_not_hold() {
+    let mut facts = facts();
+    facts.record.old = None;
+    facts.keys = vec![key("NEW", KeyStatus::Active)];
+    facts.further = vec![further("b", StoreKind::SecretsManager, "NEW")];
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    facts.further[0].needs_key = true;
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["needs-key"]));
+}
+
+/// Secrets Manager makes it so at the start of a rotation: it is nobody else's, and passes.
+#[test]
+fn a_young_empty_awspending_of_a_further_place_is_waited_for() {
+    let mut facts = pending_in_three_places();
+    let empty = |created| Version { value: Value::Empty, created, ..version("f2", "", PENDING) };
+    facts.further[0].store.versions.push(empty(now() - SignedDuration::from_mins(1)));
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["pending-empty"]));
+    assert_eq!(decision.refusals[0].waits_for(), WaitsFor::Time);
+    facts.further[0].store.versions[1] = empty(now() - SignedDuration::from_mins(21));
+    assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::CopyTo { publishes: false, .. })));
+}
+
+/// Hosts may read a parameter by a label: a put moves none, and whoever moves it is told, as with a secret.
+#[test]
+fn a_label_of_a_parameter_that_is_not_on_the_published_key_keeps_the_old_one_alive() {
+    let mut facts = facts();
+    facts.keys[0].status = KeyStatus::Active;
+    facts.further = vec![further("c", StoreKind::ParameterStore, "NEW")];
+    facts.further[0].store.versions.insert(0, version("f0", "OLD", "prod"));
+    let told = |facts: &Facts| {
+        let stops = crate::retire::stops(facts, &facts.keys[0], now());
+        stops.into_iter().filter(|stop| matches!(stop, Refusal::LabelElsewhere { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&facts), [], "nobody reads by it");
+    let host = crate::facts::Host::never_heard(HostName::new("mx1"));
+    facts.fleet = vec![crate::facts::Host { watches: vec!["prod".into()], ..host }];
+    let stops = told(&facts);
+    let fix = "`aws ssm label-parameter-version --name c --parameter-version f1 --labels prod`";
+    assert_eq!((stops.len(), stops[0].class(), stops[0].fix().as_str()), (1, "label-moved", fix));
+    assert!(!crate::retire::is_complete(&facts, now()));
+    facts.further[0].store.versions[0].labels.clear();
+    facts.further[0].store.versions[1].labels.push("prod".into());
+    assert_eq!(told(&facts), []);
+    // What is put is published: nobody moves AWSCURRENT there.
+    let put = Refusal::LabelMoved { kind: StoreKind::ParameterStore, current: Some(VersionId::new("3")) };
+    assert!(put.words().contains("put version 3 of the parameter") && !put.fix().contains("AWSCURRENT"));
 }

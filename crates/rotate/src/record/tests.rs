@@ -24,6 +24,7 @@ fn facts(keys: Vec<crate::facts::Key>, record: &ControlRecord) -> Facts {
         me: "a".into(),
         keys,
         store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
+        place: crate::facts::KeyPlace::secret("a"),
         further: Vec::new(),
         behind: Vec::new(),
         fleet: Vec::new(),
@@ -99,6 +100,7 @@ fn with_fleet(record: &ControlRecord, fleet: Vec<crate::facts::Host>) -> Facts {
         me: "a".into(),
         keys: Vec::new(),
         store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
+        place: crate::facts::KeyPlace::secret("a"),
         further: Vec::new(),
         behind: Vec::new(),
         fleet,
@@ -303,7 +305,7 @@ fn the_soak_begins_when_we_see_that_every_canary_has_it() {
 
 #[test]
 fn a_further_place_is_known_by_what_it_was_seen_to_give() {
-    use crate::facts::{Further, PlaceName, Store, StoreKind, Value, Version};
+    use crate::facts::{Further, KeyPlace, Store, StoreKind, Value, Version};
     let id = KeyId::new("NEW");
     let mut record = ControlRecord::new("ses");
     record.published = Some(Published { version: VersionId::new("v2"), key: id.clone(), at: now() });
@@ -311,7 +313,11 @@ fn a_further_place_is_known_by_what_it_was_seen_to_give() {
     let gives = |key: &str| {
         let (id, value) = (VersionId::new("f1"), Value::Login(KeyId::new(key)));
         let versions = vec![Version { id, created: now(), labels: vec![CURRENT.into()], value }];
-        Further { place: PlaceName::new("b"), store: Store { kind: StoreKind::SecretsManager, versions } }
+        Further {
+            place: KeyPlace::secret("b"),
+            store: Store { kind: StoreKind::SecretsManager, versions },
+            needs_key: false,
+        }
     };
     let moved = |facts: &mut Facts, key: &str| {
         facts.further = vec![gives(key)];
@@ -325,5 +331,61 @@ fn a_further_place_is_known_by_what_it_was_seen_to_give() {
     assert!(!moved(&mut facts, "NEW"), "the next one is published elsewhere");
     // A record of an earlier release has none of it.
     let text = serde_json::to_string(&ControlRecord::new("ses")).unwrap();
-    assert!(!text.contains("copies"));
+    assert!(!text.contains("places"));
+}
+
+/// Two of rotate.toml, which name other places, or in another order: what one knows the other does not strike.
+#[test]
+fn the_places_of_a_rotation_stay_until_a_person_removes_them() {
+    use crate::facts::{Further, Gap, KeyPlace, Part, Store, StoreKind, Value, Version, WhyUnseen};
+    let id = KeyId::new("NEW");
+    let version = |id: &str, key: &str| {
+        let (id, value) = (VersionId::new(id), Value::Login(KeyId::new(key)));
+        Version { id, created: now(), labels: vec![CURRENT.into()], value }
+    };
+    let store = |id: &str, key: &str| Store { kind: StoreKind::SecretsManager, versions: vec![version(id, key)] };
+    let mut facts = facts(vec![key(&id, KeyStatus::Active)], &ControlRecord::new("ses"));
+    let b = |key| Further { place: KeyPlace::secret("b"), store: store("b1", key), needs_key: false };
+    (facts.store, facts.further) = (store("a1", "NEW"), vec![b("NEW")]);
+    let known = |facts: &Facts| {
+        let told = facts.record.places.iter().map(|known| (known.place.name.clone(), known.gives.is_some()));
+        told.collect::<Vec<_>>()
+    };
+    let of = |names: [(&str, bool); 2]| names.map(|(name, gives)| (name.to_owned(), gives)).to_vec();
+    let look = |facts: &mut Facts, minutes| take_in(facts, &policy(), now() + mins(minutes));
+    look(&mut facts, 0);
+    assert_eq!(known(&facts), of([("a", true), ("b", true)]));
+    // A place that cannot be read is one all the same; what it gave is not forgotten.
+    facts.further.clear();
+    facts.gaps = vec![Gap { part: Part::Further(KeyPlace::secret("b")), why: WhyUnseen::NoAnswer }];
+    look(&mut facts, 1);
+    assert_eq!((known(&facts), facts.dropped().count()), (of([("a", true), ("b", true)]), 0));
+    // Left out of rotate.toml.
+    facts.gaps.clear();
+    facts.record.complete_at = Some(now());
+    look(&mut facts, 2);
+    let dropped: Vec<_> = facts.dropped().map(|known| known.place.name.as_str()).collect();
+    assert_eq!((dropped, facts.record.complete_at), (vec!["b"], Some(now())), "whoever does not see it moves no clock");
+    // Another one first: between two rotations that is taken, and within one it is not.
+    facts.record.old = Some(id.clone());
+    let published = facts.record.published.clone();
+    facts.further = vec![Further { place: KeyPlace::secret("a"), ..b("NEW") }];
+    (facts.place, facts.store) = (KeyPlace::secret("b"), store("b1", "NEW"));
+    look(&mut facts, 3);
+    assert_eq!((known(&facts), facts.first_before()), (of([("a", true), ("b", true)]), Some(&KeyPlace::secret("a"))));
+    assert_eq!(facts.record.published, published, "its version is one of the first place");
+    facts.record.old = None;
+    look(&mut facts, 4);
+    assert_eq!((known(&facts), facts.first_before()), (of([("b", true), ("a", true)]), None));
+    // The first one is removed in the middle: the configured first one takes its place.
+    facts.record.old = Some(id);
+    facts.further.clear();
+    (facts.place, facts.store) = (KeyPlace::secret("c"), store("c1", "NEW"));
+    facts.record.complete_at = Some(now());
+    look(&mut facts, 5);
+    assert_eq!(facts.dropped().count(), 2);
+    facts.record.remove_place("secret:::b", &KeyPlace::secret("c"));
+    look(&mut facts, 6);
+    assert_eq!((known(&facts), facts.first_before()), (of([("c", true), ("a", true)]), None));
+    assert_eq!(facts.record.complete_at, None);
 }

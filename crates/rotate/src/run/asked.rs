@@ -9,7 +9,7 @@ use relaykey_core::fault::{Class, Fault};
 use super::{Controller, TRIES, contended};
 use crate::audit::{AuditEntry, AuditEvent};
 use crate::aws::{CallFailed, FailKind};
-use crate::facts::{HostName, KeyId, KeyStatus, Waiver};
+use crate::facts::{HostName, KeyId, KeyPlace, KeyStatus, Waiver};
 use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, principal_entry};
 use crate::plan::{Action, Outcome};
 use crate::record::{ControlRecord, Roster, Wanted};
@@ -45,6 +45,10 @@ pub enum Ask {
     /// A key that somebody deactivated, or that we did.
     Reactivate {
         key: KeyId,
+    },
+    /// No host reads this place any more, given by its word ([`KeyPlace::word`]): it is looked after no longer.
+    RemovePlace {
+        place: String,
     },
 }
 
@@ -132,7 +136,38 @@ impl Controller {
             }
             Ask::Accept { host } => self.accept(&host).await,
             Ask::Reactivate { key } => self.reactivate(&key).await,
+            Ask::RemovePlace { place } => self.remove_place(&place).await,
         }
+    }
+
+    /// A place that the configuration does not name any more leaves the rotation. What hosts have is looked at anew.
+    async fn remove_place(&mut self, word: &str) -> Result<Answer, Fault> {
+        let also = self.also.iter().map(|at| &at.place);
+        let configured: Vec<KeyPlace> = std::iter::once(&self.first).chain(also).cloned().collect();
+        if let Some(place) = configured.iter().find(|place| place.word() == word) {
+            return Err(wrong(
+                &format!("rotate.toml publishes in {place}"),
+                "take its [[credential.publish]] out there first; another rotate.toml of this credential may name it too",
+            ));
+        }
+        let known = self.kept().await?.record.places;
+        let dropped = known.iter().map(|known| &known.place).filter(|place| !configured.contains(place));
+        let dropped: Vec<String> = dropped.map(KeyPlace::word).collect();
+        if !dropped.iter().any(|place| place == word) {
+            let what = format!("this rotation has no place {word:?} that rotate.toml does not name");
+            let fix = match dropped.is_empty() {
+                true => "nothing: rotate.toml names all of them".to_owned(),
+                false => format!("name one of: {}", dropped.join(", ")),
+            };
+            return Err(wrong(&what, &fix));
+        }
+        let entry = AuditEntry::new(AuditEvent::Asked, "remove-place").more(word.to_owned());
+        let first = self.first.clone();
+        self.change(entry, |record, _| {
+            record.remove_place(word, &first);
+            true
+        })
+        .await
     }
 
     /// Changes the record. `change` says whether there is anything to be written.

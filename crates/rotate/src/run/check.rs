@@ -82,12 +82,15 @@ impl Controller {
             }
             rights
         };
-        let further = self.also.iter().map(|further| &further.store);
-        let further = further.zip(look.facts.further.iter().map(|further| &further.store));
-        let stores: Vec<_> = std::iter::once((&self.store, &look.facts.store)).chain(further).collect();
+        let further = look.facts.further.iter().filter_map(|seen| {
+            let at = self.also.iter().find(|at| at.place == seen.place)?;
+            Some((&at.store, &seen.store))
+        });
+        let first = Some((&self.store, &look.facts.store)).filter(|_| !unseen(Part::Store));
+        let stores: Vec<_> = first.into_iter().chain(further).collect();
         let store = async {
             let mut rights = Vec::new();
-            for (store, facts) in stores.iter().filter(|_| !unseen(Part::Store)) {
+            for (store, facts) in &stores {
                 match store {
                     StoreAt::Secret(secret) => {
                         let asked = secret.label(NO_LABEL, Some(&VersionId::new(NO_VERSION)), None, &until).await;

@@ -7,10 +7,11 @@ use relaykey_core::fault::{Class, Fault};
 
 use super::{Controller, FurtherAt, LOGINS, Look, NewKey, TRIES};
 use crate::audit::AuditEntry;
+use crate::aws::parameters::Put;
 use crate::aws::payload::Held;
 use crate::aws::store::{Seen, StoreAt};
 use crate::aws::{CallFailed, FailKind, Until, logins, payload};
-use crate::facts::{CURRENT, Facts, KeyId, KeyStatus, LoginReply, PENDING, PlaceName, VersionId};
+use crate::facts::{CURRENT, Facts, KeyId, KeyPlace, KeyStatus, LoginReply, PENDING, VersionId};
 use crate::hosts::Kept;
 use crate::plan::{Action, Outcome, Purpose, plan};
 use crate::record::ControlRecord;
@@ -46,6 +47,17 @@ impl Called {
                 let outcome = if kind.is_definite() { Outcome::Failed } else { Outcome::Unknown };
                 Self { outcome, said: fault.what.clone(), fault: Some(*fault) }
             }
+        }
+    }
+
+    /// Of a parameter: what is put is published.
+    fn of_a_put(result: Result<Put, CallFailed>) -> Self {
+        match result {
+            Ok(Put { version, raced }) => {
+                let said = raced.as_ref().map_or_else(String::new, |raced| raced.what.clone());
+                Self { outcome: Outcome::Published(version), said, fault: raced }
+            }
+            Err(failed) => Self::of(Err::<(), _>(failed), |()| Outcome::Done),
         }
     }
 
@@ -221,7 +233,7 @@ impl Controller {
                     let token = token.expect("a secret takes one");
                     Called::of(secret.put(&token, text, PENDING, until).await, |_| Outcome::Done)
                 }
-                (Some(text), StoreAt::Parameter(at)) => Called::of(at.put(text, until).await, Outcome::Published),
+                (Some(text), StoreAt::Parameter(at)) => Called::of_a_put(at.put(text, current(seen), until).await),
                 (None, _) => Called::failed(gone(&format!("version {from}"))),
             },
             Action::LogIn { key, .. } => self.log_in(key, facts, seen).await,
@@ -244,8 +256,9 @@ impl Controller {
     }
 
     /// A further place, and what was seen there.
-    fn further<'a>(&'a self, place: &PlaceName, seen: &'a Seen) -> Option<(&'a FurtherAt, &'a Seen)> {
-        self.also.iter().zip(&seen.further).find(|(at, _)| at.place == *place)
+    fn further<'a>(&'a self, place: &KeyPlace, seen: &'a Seen) -> Option<(&'a FurtherAt, &'a Seen)> {
+        let at = self.also.iter().find(|at| at.place == *place)?;
+        seen.further.iter().find(|(seen, _)| seen == place).map(|(_, seen)| (at, seen))
     }
 
     /// What this version of the first place holds, in a further one, in the form that this has. Each time under a token of its own:
@@ -257,7 +270,7 @@ impl Controller {
         let Some(((at, there), text)) = self.further(place, seen).zip(seen.values.get(from)) else {
             return Called::failed(gone(&format!("{place}, or version {from}")));
         };
-        let before = there.store.labelled(CURRENT).and_then(|version| there.values.get(&version.id));
+        let before = there.current();
         let region = payload::region_of(at.region.as_deref(), self.smtp.endpoints().map(|smtp| smtp.ses_region()));
         let text = match payload::copied(at.form, before.map(|text| text.expose()), text, region.as_deref()) {
             Ok(text) => text,
@@ -269,7 +282,9 @@ impl Controller {
                 let label = if *publishes { CURRENT } else { PENDING };
                 secret.put(&token.expect("a secret takes one"), &text, label, until).await
             }
-            StoreAt::Parameter(parameter) => parameter.put(&text, until).await,
+            StoreAt::Parameter(parameter) => {
+                return Called::of_a_put(parameter.put(&text, current(there), until).await);
+            }
         };
         Called::of(put, |version| if *publishes { Outcome::Published(version) } else { Outcome::Done })
     }
@@ -292,7 +307,13 @@ impl Controller {
                 let label = if publishes { CURRENT } else { PENDING };
                 secret.put(&token.expect("a secret takes one"), &text, label, until).await
             }
-            StoreAt::Parameter(at) => at.put(&text, until).await,
+            StoreAt::Parameter(at) => {
+                let called = Called::of_a_put(at.put(&text, current(seen), until).await);
+                if matches!(called.outcome, Outcome::Published(_)) {
+                    self.unstored = None;
+                }
+                return called;
+            }
         };
         // A version of this token is there with another value: what was published changed in between. It is verified by its login.
         let put = match put {
@@ -311,7 +332,7 @@ impl Controller {
 
     fn composed(&self, key: &KeyId, seen: &Seen) -> Result<relaykey_core::credential::Secret, Fault> {
         let new = self.unstored.as_ref().filter(|new| new.id == *key).ok_or_else(|| gone(&format!("the key {key}")))?;
-        let current = seen.store.labelled(CURRENT).and_then(|version| seen.values.get(&version.id));
+        let current = seen.current();
         let region = self.smtp.ses_region();
         payload::compose(self.form, current.map(|text| text.expose()), key, Held::Key(&new.secret), region.as_deref())
     }
@@ -343,6 +364,11 @@ impl Controller {
         let fault = replies.faults.into_iter().next();
         Called { outcome: Outcome::logged_in(&said_each), said: replies.said.join("; "), fault }
     }
+}
+
+/// The version that hosts find there.
+fn current(seen: &Seen) -> Option<&VersionId> {
+    seen.store.labelled(CURRENT).map(|version| &version.id)
 }
 
 /// Moves a label in this place.

@@ -7,7 +7,8 @@ use relaykey_core::fault::Fault;
 
 use super::{Controller, Look};
 use crate::aws::store::Seen;
-use crate::aws::{CallFailed, FailKind};
+use crate::aws::{CallFailed, FailKind, payload};
+use crate::config::Form;
 use crate::evidence;
 use crate::facts::{CURRENT, Facts, Further, Gap, KeyId, PENDING, Part, Store, StoreKind, Version, VersionId};
 use crate::hosts::Read;
@@ -18,16 +19,19 @@ impl Controller {
     /// `pins`: who owns a name is remembered.
     pub(super) async fn looked(&mut self, record: ControlRecord, now: Timestamp, pins: bool) -> (Look, Option<Seen>) {
         let published = record.published.as_ref().map(|published| &published.key);
-        let stores = async {
-            let further = self.also.iter().map(|further| further.store.look(published));
-            let (seen, further) = tokio::join!(self.store.look(record.old.as_ref()), join_all(further));
-            let mut seen = seen?;
-            seen.further = further.into_iter().collect::<Result<_, _>>()?;
-            Ok(seen)
-        };
-        let (keys, seen, read) = tokio::join!(self.keys.list(), stores, self.place.read());
+        let further = join_all(self.also.iter().map(|further| further.store.look(published)));
+        let first = self.store.look(record.old.as_ref());
+        let (keys, seen, also, read) = tokio::join!(self.keys.list(), first, further, self.place.read());
         let (mut gaps, mut faults) = (Vec::new(), Vec::new());
         let mut seen = taken(seen, Part::Store, &mut gaps, &mut faults);
+        // Each by itself: what cannot be read in one place is nobody's emergency in another.
+        let also = self.also.iter().zip(also).filter_map(|(at, looked)| {
+            let part = || Part::Further(at.place.clone());
+            let mut seen = taken(looked, part(), &mut gaps, &mut faults)?;
+            seen.behind.iter_mut().for_each(|replica| replica.of = part());
+            Some((at.place.clone(), seen))
+        });
+        let also: Vec<_> = also.collect();
         let mut read = taken(read, Part::Fleet, &mut gaps, &mut faults);
         if let Some(read) = read.as_mut().filter(|_| pins) {
             let pinned = self.place.pin(read).await;
@@ -41,16 +45,27 @@ impl Controller {
             promoted_before(&mut seen.store, &record);
         }
         let store = seen.as_ref().map_or_else(|| Store { kind, versions: Vec::new() }, |seen| seen.store.clone());
-        let further = self.also.iter().zip(seen.iter().flat_map(|seen| &seen.further));
-        let further = further.map(|(at, seen)| Further { place: at.place.clone(), store: seen.store.clone() });
-        let all = seen.iter().flat_map(|seen| std::iter::once(seen).chain(&seen.further));
-        let behind = all.flat_map(|seen| &seen.behind);
+        let has_key = seen.as_ref().is_none_or(|seen| payload::holds_key(self.form, seen.current()));
+        let further = also.iter().map(|(place, seen)| {
+            let form = self.also.iter().find(|at| at.place == *place).map_or(Form::Keep, |at| at.form);
+            // Where there is nothing yet, it takes the form that comes.
+            let asks = seen.current().is_some() || form == Form::IamKey;
+            let needs_key = asks && !has_key && payload::holds_key(form, seen.current());
+            Further { place: place.clone(), store: seen.store.clone(), needs_key }
+        });
+        let further = further.collect();
+        let behind = seen.iter().chain(also.iter().map(|(_, seen)| seen)).flat_map(|seen| &seen.behind);
+        let behind = behind.cloned().collect();
+        if let Some(seen) = &mut seen {
+            seen.further = also;
+        }
         let mut facts = Facts {
             me: self.me.clone(),
             keys: taken(keys, Part::Keys, &mut gaps, &mut faults).unwrap_or_default(),
+            place: self.first.clone(),
             store,
-            further: further.collect(),
-            behind: behind.cloned().collect(),
+            further,
+            behind,
             fleet: Vec::new(),
             gone: Vec::new(),
             record,
@@ -59,7 +74,8 @@ impl Controller {
             gaps,
         };
         if let Some(read) = &mut read {
-            let fleet = self.fleet(read, seen.as_ref(), now);
+            let partly = facts.unseen_places().next().is_some();
+            let fleet = self.fleet(read, seen.as_ref(), partly, now);
             facts.fleet = fleet.hosts;
             as_the_first_place_has_it(&mut facts);
             facts.gone = fleet.gone;
@@ -84,10 +100,12 @@ impl Controller {
         (Look { facts, decision, faults, busy: None, now }, seen)
     }
 
-    fn fleet(&self, read: &Read, seen: Option<&Seen>, now: Timestamp) -> evidence::Fleet {
+    /// `partly`: some place could not be looked at.
+    fn fleet(&self, read: &Read, seen: Option<&Seen>, partly: bool, now: Timestamp) -> evidence::Fleet {
         let passwords = |version: &VersionId, key: &KeyId, region: Option<&str>| {
-            let payload = seen?.login_of(version, key)?;
-            payload.login("", region).ok().map(|login| login.password)
+            let payloads = seen.into_iter().flat_map(|seen| seen.logins_of(version, key));
+            let logins = payloads.filter_map(|payload| payload.login("", region).ok());
+            evidence::StoredPasswords { passwords: logins.map(|login| login.password).collect(), partly }
         };
         let written = read.rows.iter().map(|row| &row.written);
         let registry = read.registry();
@@ -143,7 +161,7 @@ fn taken<T>(result: Result<T, CallFailed>, part: Part, gaps: &mut Vec<Gap>, faul
         Err(CallFailed { kind, mut fault }) => {
             // Somebody was faster: the next look sees what they did.
             fault.temporary |= kind == FailKind::Conflict;
-            gaps.push(Gap { part, why: FailKind::unseen(kind, part) });
+            gaps.push(Gap { why: kind.unseen(&part), part });
             faults.push(*fault);
             None
         }

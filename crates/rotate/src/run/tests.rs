@@ -94,7 +94,12 @@ fn a_host_of_another_parameter_counts_by_what_that_gives_now() {
         me: String::new(),
         keys: Vec::new(),
         store: store(vec![version("2", &[]), version("3", &[CURRENT])]),
-        further: vec![Further { place: PlaceName::new("b"), store: store(vec![version("2", &[CURRENT])]) }],
+        place: crate::facts::KeyPlace::secret("a"),
+        further: vec![Further {
+            place: KeyPlace::secret("b"),
+            store: store(vec![version("2", &[CURRENT])]),
+            needs_key: false,
+        }],
         behind: Vec::new(),
         fleet: vec![Host { standing: Some(standing), ..Host::never_heard(HostName::new("mx1")) }],
         gone: Vec::new(),

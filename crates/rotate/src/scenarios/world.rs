@@ -46,6 +46,7 @@ impl World {
                     value: Value::Login(key.clone()),
                 }],
             },
+            place: crate::facts::KeyPlace::secret("a"),
             further: Vec::new(),
             behind: Vec::new(),
             fleet: Vec::new(),

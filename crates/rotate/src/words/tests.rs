@@ -62,3 +62,26 @@ fn a_name_in_a_report_is_one_word_of_what_is_pasted() {
     }
     assert!(commands >= 6, "{commands}");
 }
+
+/// Not the first one: whoever pastes it there changes what is in order.
+#[test]
+fn what_is_wrong_in_a_further_place_names_that_place() {
+    let place = KeyPlace { region: Some("us-east-1".into()), ..KeyPlace::secret("second") };
+    let part = || Part::Further(place.clone());
+    let told = [
+        Refusal::SecretDeleting { part: part() },
+        Refusal::KmsDenied { part: part() },
+        Refusal::AccessDenied { part: part() },
+        Refusal::NotFound { part: part() },
+        Refusal::NoAnswer { part: part() },
+        Refusal::ReplicaBehind { of: part(), region: "us-west-2".into(), failed: true },
+    ];
+    for refusal in &told {
+        assert!(refusal.words().contains("secret \"second\" in us-east-1"), "{}", refusal.words());
+    }
+    for refusal in [&told[0], &told[5]] {
+        assert!(refusal.fix().contains("--secret-id second --region us-east-1`"), "{}", refusal.fix());
+    }
+    let first = Refusal::SecretDeleting { part: Part::Store };
+    assert!(first.fix().contains("--secret-id SESSendSecret`"), "{}", first.fix());
+}

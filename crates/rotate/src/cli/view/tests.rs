@@ -106,6 +106,7 @@ mod look {
                 kind: StoreKind::SecretsManager,
                 versions: vec![version("v1", PREVIOUS, OLD), version("v2", CURRENT, NEW)],
             },
+            place: crate::facts::KeyPlace::secret("a"),
             further: Vec::new(),
             behind: Vec::new(),
             fleet,
@@ -230,7 +231,8 @@ fn it_is_over_when_nothing_is_missing_and_what_was_counted_is_told() {
     // Another place does not give it.
     let mut behind = complete();
     let store = crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() };
-    behind.facts.further = vec![crate::facts::Further { place: crate::facts::PlaceName::new("b"), store }];
+    behind.facts.further =
+        vec![crate::facts::Further { place: crate::facts::KeyPlace::secret("b"), store, needs_key: false }];
     assert!(!is_complete(&behind, DeleteOld::AfterObserve));
     // What is published is not in use.
     let mut dead = complete();
