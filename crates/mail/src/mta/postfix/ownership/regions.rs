@@ -61,8 +61,14 @@ impl Question<'_> {
         let port = port_part(key);
         let at_port = endpoints.iter().position(|endpoint| endpoint.is_at(host, port));
         // At another port of an address there is another server.
-        let any_port = port.is_none() || !is_told_by_port(host);
+        let any_port = !is_told_by_port(host) || port.is_none() && !self.goes_by_ports_of_others(host);
         Ok(at_port.or_else(|| endpoints.iter().position(|endpoint| any_port && endpoint.has_name(host))))
+    }
+
+    /// Does mail go to this host, and none of it to a port of ours?
+    fn goes_by_ports_of_others(&self, host: &str) -> bool {
+        let mut there = self.hops.all.iter().filter(|hop| same_host(&hop.host, host)).peekable();
+        there.peek().is_some() && !there.any(NextHop::is_ours)
     }
 
     /// Is it a key that nobody has listed, and of a host that no mail goes to?
@@ -80,7 +86,9 @@ impl Question<'_> {
     /// Is it another password of an access key id than the one that is known of it? `all`: what is there with a user name of ours.
     fn is_another_password(&self, login: &Login, all: &[Login]) -> bool {
         self.may_be_any_regions(login)
-            && (all.iter().any(|known| is_of_same_id(known, login)) || self.is_confirmed(&login.username))
+            && (all.iter().any(|known| is_of_same_id(known, login))
+                || self.is_confirmed(&login.username)
+                || self.known.ours.logins.has_another(login, None))
     }
 
     /// Has its user name a password for each region, and is it not known whose this is? One that was in place here before is of an
@@ -142,7 +150,8 @@ impl Question<'_> {
         let has_another = all.iter().filter(is_there).any(|named| is_of_same_id(&named.login, login));
         // What was confirmed here is the default endpoint's.
         let is_default = self.scope.endpoints.first().is_some_and(|first| first.region.as_ref() == Some(region));
-        (is_elsewheres || has_another || is_default && self.is_confirmed(&login.username)).then_some(at)
+        let is_known = self.known.ours.logins.has_another(login, Some(region));
+        (is_elsewheres || has_another || is_known || is_default && self.is_confirmed(&login.username)).then_some(at)
     }
 
     /// The SES region of an endpoint, or of where none is.
