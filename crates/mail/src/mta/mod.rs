@@ -119,7 +119,7 @@ impl KnownLogins {
     }
 
     /// Is it another password of its access key id than the one that is known, in this region or (`None`) in any? What has not the
-    /// form of SES's passwords is no region's.
+    /// form of SES's passwords is no region's; and what was confirmed here was the endpoint's then.
     fn has_another(&self, login: &Login, region: Option<&str>) -> bool {
         let is_its = |known: &&KnownPassword| {
             known.username == login.username && region.is_none_or(|region| known.login.region == region)
@@ -127,6 +127,7 @@ impl KnownLogins {
         self.passwords.iter().any(|known| is_its(&known))
             && ses_password_form(login.password.expose()).is_ok()
             && self.region_of(login).is_none()
+            && !(self.is_applied_known() && self.knows(login))
     }
 
     fn is_applied_known(&self) -> bool {

@@ -85,10 +85,9 @@ impl Question<'_> {
 
     /// Is it another password of an access key id than the one that is known of it? `all`: what is there with a user name of ours.
     fn is_another_password(&self, login: &Login, all: &[Login]) -> bool {
-        self.may_be_any_regions(login)
-            && (all.iter().any(|known| is_of_same_id(known, login))
-                || self.is_confirmed(&login.username)
-                || self.known.ours.logins.has_another(login, None))
+        self.is_ses() && self.known.ours.logins.has_another(login, None)
+            || self.may_be_any_regions(login)
+                && (all.iter().any(|known| is_of_same_id(known, login)) || self.is_confirmed(&login.username))
     }
 
     /// Has its user name a password for each region, and is it not known whose this is? One that was in place here before is of an
@@ -143,15 +142,21 @@ impl Question<'_> {
         }
         let is_there = |named: &&Named| self.region_at(&named.endpoint) == Some(region);
         let holds_it = |named: &&Named| named.is_own && named.login == *login;
-        if !self.may_be_any_regions(login) || all.iter().filter(is_there).any(|named| holds_it(&named)) {
+        if all.iter().filter(is_there).any(|named| holds_it(&named)) {
+            return None;
+        }
+        // The password that it has there is known.
+        if self.known.ours.logins.has_another(login, Some(region)) {
+            return Some(at);
+        }
+        if !self.may_be_any_regions(login) {
             return None;
         }
         let is_elsewheres = all.iter().any(|named| holds_it(&named));
         let has_another = all.iter().filter(is_there).any(|named| is_of_same_id(&named.login, login));
         // What was confirmed here is the default endpoint's.
         let is_default = self.scope.endpoints.first().is_some_and(|first| first.region.as_ref() == Some(region));
-        let is_known = self.known.ours.logins.has_another(login, Some(region));
-        (is_elsewheres || has_another || is_known || is_default && self.is_confirmed(&login.username)).then_some(at)
+        (is_elsewheres || has_another || is_default && self.is_confirmed(&login.username)).then_some(at)
     }
 
     /// The SES region of an endpoint, or of where none is.

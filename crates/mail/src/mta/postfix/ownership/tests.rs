@@ -50,7 +50,7 @@ impl Host {
     }
 
     /// `region=eu-west-1 USER:PASSWORD`: a login that is known with its region. `password=eu-west-1 USER:PASSWORD`: the same, and that
-    /// the key has no other there. `confirmed=USER:PASSWORD`: of the applied version.
+    /// the key has no other there. `confirmed=USER:PASSWORD`: of the applied version; `found=USER:PASSWORD`: in use before anything was.
     fn known_logins(&self) -> KnownLogins {
         let key = LocalKey::new([1; 32]);
         let known = |name: &str, id: &&str| {
@@ -64,6 +64,8 @@ impl Host {
         };
         let mut logins = KnownLogins::default();
         logins.know_regional(self.ids.iter().filter_map(|id| Some(known("region=", id)?.login)).collect());
+        let found = self.ids.iter().filter_map(|id| id.strip_prefix("found="));
+        logins.others.extend(found.map(|pair| key.live_id(&Login::from_pair(pair).unwrap())));
         logins.passwords = self.ids.iter().filter_map(|id| known("password=", id)).collect();
         logins.applied = self
             .ids
@@ -1118,6 +1120,8 @@ fn a_password_that_is_known_of_a_key_is_the_only_one_of_its_region() {
         ..PLAIN
     };
     const PREV_US: &str = "password=us-east-1 AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const FOUND: &str = "found=AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const CONFIRMED: &str = "confirmed=AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     const BY_SENDER: Host = Host {
         services: &["smtp 0 by-sender"],
         tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
@@ -1137,10 +1141,20 @@ fn a_password_that_is_known_of_a_key_is_the_only_one_of_its_region() {
             Host {
                 hops: &["smtp [gateway.internal]:587"],
                 tables: &["[gateway.internal]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
-                ids: &["known=AKIAPREV", "candidate=AKIAPREV", PREV_US],
+                ids: &["known=AKIAPREV", "candidate=AKIAPREV", PREV_US, FOUND],
                 ..PREVIOUS
             },
             "region? 0:1",
+        ),
+        // where it was not confirmed here, as before the endpoint was another region's,
+        (
+            Host {
+                hops: &["smtp [gateway.internal]:587"],
+                tables: &["[gateway.internal]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ids: &["applied=AKIAPREV", CONFIRMED, "candidate=AKIAPREV", PREV_US],
+                ..PREVIOUS
+            },
+            "0:1*",
         ),
         // and at one port of a gateway with another region's behind it.
         (
