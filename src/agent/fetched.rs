@@ -19,7 +19,7 @@ use crate::source::{EarlierVersions, Fetched};
 #[derive(Default)]
 pub(super) struct FetchedCredential {
     last: Mutex<Option<Fetched>>,
-    /// On a host without state: which key ids the source names, once it was asked.
+    /// On a host without state: which earlier versions the source has, once it was asked.
     named: OnceCell<EarlierVersions>,
 }
 
@@ -29,24 +29,35 @@ impl FetchedCredential {
     }
 }
 
-/// On a host without state: the key ids of the version that it would take, and of those before it, as the source names them.
+/// On a host without state: the version that it would take, and those before it, as the source has them.
 /// What cannot be read is not known, and that is no failure; `check` says so.
 pub async fn named(source: &OpenedSource) -> EarlierVersions {
     let Ok(source) = source else { return EarlierVersions::default() };
     let (current, mut earlier) = futures_util::future::join(source.fetch(), source.earlier()).await;
     // Why it cannot be fetched is told by the step that needs it.
-    let id = current.ok().map(|current| current.payload.username().to_owned());
-    earlier.ids.extend(id.filter(|id| is_access_key_id(id)));
+    let current = current.ok().map(|current| current.payload);
+    earlier.payloads.extend(current.filter(|payload| is_access_key_id(payload.username())));
     earlier
 }
 
 /// Whose logins are this credential's, as far as is known: on a host without state the source is asked, once in a run.
-pub(super) async fn known_as_ours(state: &State, source: &OpenedSource, fetched: &FetchedCredential) -> Ours {
-    let mut known = ours(Some(state));
-    if state.applied.is_none() {
-        known.named = fetched.named.get_or_init(|| named(source)).await.ids.clone();
+pub(super) async fn known_as_ours(
+    state: &State,
+    source: &OpenedSource,
+    fetched: &FetchedCredential,
+    smtp: &config::Smtp,
+) -> Ours {
+    let known = ours(Some(state));
+    match state.applied {
+        None => with_named(known, fetched.named.get_or_init(|| named(source)).await, smtp),
+        Some(_) => known,
     }
-    known
+}
+
+/// With what the source names as earlier versions: their key ids, and the logins that tell which region's each entry has.
+pub fn with_named(ours: Ours, named: &EarlierVersions, smtp: &config::Smtp) -> Ours {
+    let named_logins = named.payloads.iter().filter_map(|payload| logins_of(payload, smtp).ok()).collect();
+    Ours { named: named.ids().collect(), named_logins, ..ours }
 }
 
 /// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is

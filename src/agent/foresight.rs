@@ -6,22 +6,23 @@ use jiff::tz::TimeZone;
 
 use super::endpoints::{endpoints_used, proved_everywhere};
 use super::fetched::{
-    applied, asks_whether_applied, login_for, logins_for, name_once_accepted, not_as_applied, without_secret,
+    applied, asks_whether_applied, login_for, logins_for, name_once_accepted, not_as_applied, with_named,
+    without_secret,
 };
 use super::steps::{holds_confirmed, not_running, outcome_of, target_id};
 use super::{OpenedSource, RunEnd, host_name, ours};
-use crate::apply::{self, Inspected, Ours, Reply, Request, Running, WhyReload};
+use crate::apply::{self, Inspected, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
 use crate::credential::VersionId;
 use crate::fault::{Class, Failure, Fault};
 use crate::rollover::{self, Evidence, Facts, Outcome, PlannedChange, Policy, Retry, SourceVersion, State, Step, Wake};
-use crate::source::Fetched;
+use crate::source::{EarlierVersions, Fetched};
 
 /// What was looked at beforehand.
 pub struct LookedAt<'a> {
     pub state: Option<&'a State>,
-    /// What the targets were looked at with: with what the source names on a host without state.
-    pub ours: Ours,
+    /// What the source names on a host without state.
+    pub named: EarlierVersions,
     /// By target; `None`: it could not be looked at, and that is told.
     pub targets: Vec<Option<Inspected>>,
     /// `None`: the source was not asked, and is taken to have nothing new.
@@ -138,7 +139,7 @@ pub async fn obstacles(
                 let target = &credential.targets[index];
                 let logins = if facts.puts_back() { logins_for(&again, target) } else { logins_for(&fetched, target) };
                 let previewed = logins.and_then(|logins| {
-                    let ours = Ours { named: seen.ours.named.clone(), ..ours(Some(&facts.state)) };
+                    let ours = with_named(ours(Some(&facts.state)), &seen.named, &target.smtp);
                     let target = target_id(credential, target);
                     apply.call(Request::Preview { target, ours, logins }).map_err(|e| e.at(now))
                 });

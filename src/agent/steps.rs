@@ -172,7 +172,7 @@ impl Agent {
         let id = target_id(credential, target);
         let ours = match step {
             Step::Inspect { .. } | Step::Preview { .. } | Step::Prepare { .. } => {
-                known_as_ours(&facts.state, source, fetched).await
+                known_as_ours(&facts.state, source, fetched, &target.smtp).await
             }
             _ => Ours::default(),
         };
@@ -479,6 +479,7 @@ pub fn ours(state: Option<&State>) -> Ours {
         known: state.iter().flat_map(|s| known(s)).cloned().collect(),
         earlier: state.map(State::earlier_usernames).unwrap_or_default(),
         named: Vec::new(),
+        named_logins: Vec::new(),
         logins: KnownLogins {
             // `apply` has the key.
             key: None,
@@ -489,6 +490,7 @@ pub fn ours(state: Option<&State>) -> Ours {
                 .collect(),
             found: state.map(|state| state.found_logins.clone()).unwrap_or_default(),
             regional: targets().flat_map(|target| target.regional.clone()).collect(),
+            passwords: Vec::new(),
         },
         one_region: targets().any(|target| target.one_region),
     }

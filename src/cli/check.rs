@@ -28,6 +28,7 @@ use crate::config::{self, Config, Finding, IfAppliedDies, Mode, Opening, Severit
 use crate::credential;
 use crate::fault::{Class, Failure};
 use crate::instruction::relaykey;
+use crate::source::EarlierVersions;
 use crate::state::{Access, Store};
 use crate::status::how_to_start;
 
@@ -117,14 +118,14 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             false => open(credential, &store, &http, findings),
         };
         let mut ours = agent::ours(state.as_ref());
-        let earlier = match &opened {
+        let mut earlier = match &opened {
             // A host with state knows without the source.
-            Some(source) if ours.applied.is_none() => Some(agent::named(source).await),
-            _ => None,
+            Some(source) if ours.applied.is_none() => agent::named(source).await,
+            _ => EarlierVersions::default(),
         };
-        ours.named = earlier.iter().flat_map(|earlier| earlier.ids.clone()).collect();
-        let (targets, foreign, unknown) = targets(credential, state.as_ref(), &ours, &apply, findings);
-        for unread in earlier.into_iter().flat_map(|earlier| earlier.unread) {
+        ours.named = earlier.ids().collect();
+        let (targets, foreign, unknown) = targets(credential, state.as_ref(), &ours, &earlier, &apply, findings);
+        for unread in std::mem::take(&mut earlier.unread) {
             // That there is none is as it is with the first version.
             let is_none = matches!(unread.class, Class::NoSuchLabel | Class::NotFound);
             let fix = if is_none { String::new() } else { unread.fix };
@@ -182,7 +183,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
         }
         let seen = LookedAt {
             state: state.as_ref(),
-            ours,
+            named: earlier,
             targets,
             fetched: fetched.as_ref(),
             source: opened.as_ref(),

@@ -64,17 +64,22 @@ pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<SeenVersion, Fault>> +
 /// What [`Source::earlier`] gives.
 #[derive(Debug, Clone, Default)]
 pub struct EarlierVersions {
-    /// The access key ids of the versions that could be read. What is no access key id may be a secret in the wrong place.
-    pub ids: Vec<String>,
+    /// Those that could be read, each with an access key id. What is no access key id may be a secret in the wrong place.
+    pub payloads: Vec<Payload>,
     /// Why another one could not be read, each with what it would have told; that there is none is among them.
     pub unread: Vec<Fault>,
 }
 
 impl EarlierVersions {
-    /// Takes in one version, of which nothing but the id stays. `about`: which one it is.
+    /// The access key ids of the versions that could be read.
+    pub fn ids(&self) -> impl Iterator<Item = String> {
+        self.payloads.iter().map(|payload| payload.username().to_owned())
+    }
+
+    /// Takes in one version. `about`: which one it is.
     fn take(&mut self, about: &str, read: Result<Payload, Fault>) {
         match read {
-            Ok(payload) if is_access_key_id(payload.username()) => self.ids.push(payload.username().to_owned()),
+            Ok(payload) if is_access_key_id(payload.username()) => self.payloads.push(payload),
             Ok(_) => {
                 let what =
                     format!("{about} holds no access key id, so that entries with its login are not known as ours");
@@ -115,8 +120,9 @@ pub trait Source: Send + Sync {
     /// class `not-given` where something else, or nothing, has its place.
     fn fetch_version<'a>(&'a self, identity: &'a SourceIdentity, id: &'a VersionId) -> Fetching<'a>;
 
-    /// The access key ids of the version in force for everybody and of the one before it, whichever version this host takes: for a
-    /// host that has no state, to know entries with them as ours. Their secrets are wiped at once. Ends as [`Source::fetch`] does,
+    /// The version in force for everybody and the one before it, whichever version this host takes: for a host that has no state, to
+    /// know entries with their access key ids as ours, and by their passwords for which region each is. Nothing of them but the ids
+    /// is kept after the run. Ends as [`Source::fetch`] does,
     /// and what cannot be read is no error. A file has no earlier version.
     fn earlier(&self) -> ReadingEarlier<'_> {
         Box::pin(async { EarlierVersions::default() })

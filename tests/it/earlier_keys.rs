@@ -91,6 +91,26 @@ fn a_host_without_state_moves_an_entry_with_the_key_that_the_source_held_before(
     }
 }
 
+/// The key before has one password in the endpoint's region: a line with another one is another region's, and is not written over.
+#[test]
+fn an_entry_with_another_regions_password_of_the_key_before_is_named_and_left() {
+    for half in [HalfRotated::in_secrets_manager(), HalfRotated::in_parameter_store()] {
+        let HalfRotated { host, previous, current } = &half;
+        let elsewhere = format!("{}:{}", previous.id, Key::new().password());
+        let text = format!("{} {}\n@b.example {elsewhere}\n", host.hop(), current.pair());
+        host.postfix.write_table(&text);
+        host.postfix.postmap();
+        let words = "\"@b.example\": it holds the same access key id";
+        host.relaykey(&["check"]).expect(1).says(&[words]);
+        // What was found there at the first look is no better known at the second.
+        for _ in 0..2 {
+            host.sync(&[], 1).says(&[words]);
+            assert_eq!(table_of(host), text);
+        }
+        has_nowhere(&host.dir.path().join("state"), previous.password());
+    }
+}
+
 /// The key before cannot be read: what is not known is left and nothing fails of it.
 #[test]
 fn an_earlier_version_that_cannot_be_read_is_a_note() {

@@ -278,6 +278,17 @@ cases! {
     c409 = "409-sender-line-of-the-other-instance";
     c410 = "410-bare-address-half-rotated";
     c411 = "411-options-in-one-word";
+    c412 = "412-sender-smarthost-without-a-login";
+    c413 = "413-quoted-local-part";
+    c414 = "414-inline-before-hash";
+    c415 = "415-service-table-by-a-condition";
+    c417 = "417-unionmap-relayhosts";
+    c418 = "418-filter-that-hands-back";
+    c419 = "419-wrong-alias-half-rotated-iam";
+    c420 = "420-right-alias-half-rotated";
+    c421 = "421-only-an-alias-fresh";
+    c422 = "422-only-an-alias-of-another-region-ready-made-fresh";
+    c423 = "423-sender-line-of-also-by-a-transport";
     }
 }
 

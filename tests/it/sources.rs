@@ -308,7 +308,7 @@ fn child() {
                 "earlier" => {
                     let earlier = runtime.block_on(source.earlier());
                     let unread = earlier.unread.iter().map(|e| json!([e.class, e.what, e.fix]));
-                    json!({"ids": earlier.ids, "unread": unread.collect::<Vec<_>>()})
+                    json!({"ids": earlier.ids().collect::<Vec<_>>(), "unread": unread.collect::<Vec<_>>()})
                 }
                 "advice" => json!(source.advice().map(|advice| [advice.what, advice.fix])),
                 other => panic!("what is {other:?}?"),

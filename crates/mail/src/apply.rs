@@ -3,7 +3,8 @@
 //! Today [`Client::InProcess`] calls [`Server`] directly; later the server is a root process of its own behind a
 //! socket, without network, and everything else runs unprivileged. So a login goes in (`Prepare` and `Preview`, to be put in place;
 //! `InOrder`, `IsApplied` and `WhichStands`, to be compared with what is in place) and none ever
-//! comes back: those three answer yes or no, or which one. Replies carry live ids and key ids, and the server reads its targets from its own configuration, keeps
+//! comes back: those three answer yes or no, or which one. On a host without state those that the source held before come with `Ours`,
+//! to be compared alike. Replies carry live ids and key ids, and the server reads its targets from its own configuration, keeps
 //! its own journal and its own key for live ids, and knows neither network nor AWS nor run time.
 //!
 //! What is locked, and for how long:

@@ -2,11 +2,13 @@
 
 use super::super::Exit;
 use super::{Findings, held};
+use crate::agent;
 use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, TargetId};
 use crate::config::{self, Finding, Severity};
 use crate::fault::Class;
 use crate::instruction::relaykey;
 use crate::rollover::State;
+use crate::source::EarlierVersions;
 use crate::status::UNREAD_FIX;
 
 /// What is said of a key that the mail server looks up and that holds a login which nobody here knows. `sync` takes it for
@@ -30,6 +32,7 @@ pub(super) fn targets(
     credential: &config::Credential,
     state: Option<&State>,
     ours: &Ours,
+    named: &EarlierVersions,
     apply: &apply::Client,
     findings: &mut Findings,
 ) -> (Vec<Option<Inspected>>, Vec<Foreign>, Vec<Unknown>) {
@@ -38,7 +41,7 @@ pub(super) fn targets(
     for target in &credential.targets {
         let about = format!("target {}", target.name);
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
-        match apply.call(Request::Inspect { target: id, ours: ours.clone() }) {
+        match apply.call(Request::Inspect { target: id, ours: agent::with_named(ours.clone(), named, &target.smtp) }) {
             Ok(Reply::Inspected(seen)) => {
                 all.push(Some((*seen).clone()));
                 for entry in seen.entries.iter().filter(|e| e.is_live_key) {

@@ -23,8 +23,16 @@ impl Target {
         let has_previous = previous.is_some() || open.ours.previous.as_ref().is_some_and(is_another);
         let applied = Some(previous.map_or(username, String::as_str).to_owned());
         let known = vec![username.to_owned()];
-        let Ours { applied: before, previous: before_that, known: ours, earlier, named: _, logins, one_region } =
-            &open.ours;
+        let Ours {
+            applied: before,
+            previous: before_that,
+            known: ours,
+            earlier,
+            named: _,
+            named_logins: _,
+            logins,
+            one_region,
+        } = &open.ours;
         let one_region = *one_region;
         let earlier: Vec<String> =
             [before, before_that].into_iter().flatten().chain(ours).chain(earlier).cloned().collect();
@@ -34,6 +42,7 @@ impl Target {
             known,
             earlier: earlier.clone(),
             named: Vec::new(),
+            named_logins: Vec::new(),
             logins: logins.clone(),
             one_region,
         })?;

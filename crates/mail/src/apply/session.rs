@@ -15,10 +15,10 @@ use super::own_ids::CallerPurpose;
 use super::registry::{directories, ids};
 use super::version_id::VersionIds;
 use super::{ATTEMPTS, JournalVersion, LOCK_WAIT, Locks, OpenChange, Prepared, Swap, Target, out_of_order};
-use crate::credential::Login;
+use crate::credential::{Login, is_access_key_id};
 use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, HostError};
-use crate::mta::{Logins, Ours, Plan, RegionalLogin, View};
+use crate::mta::{KnownPassword, Logins, Ours, Plan, RegionalLogin, View};
 
 impl Target {
     pub(super) fn prepare(
@@ -108,11 +108,22 @@ impl Target {
             let region = self.regions.get(endpoint).cloned().unwrap_or_default();
             regional.push(RegionalLogin { region, live_id });
         }
+        ours.logins.passwords.extend(self.passwords_of(logins)?);
         ours.logins.know_regional(regional.clone());
         if regional.len() == 1 {
             regional.clear();
         }
         Ok((ours, regional))
+    }
+
+    /// Of the logins of an access key id: what tells them from those of other regions.
+    pub(super) fn passwords_of(&self, logins: &Logins) -> Result<Vec<KnownPassword>, Fault> {
+        let known = |(endpoint, login): (usize, &Login)| {
+            let live_id = self.shared.with_key(|key| key.live_id(login))?;
+            let region = self.regions.get(endpoint).cloned().unwrap_or_default();
+            Ok(KnownPassword { username: login.username.clone(), login: RegionalLogin { region, live_id } })
+        };
+        logins.each().filter(|(_, login)| is_access_key_id(&login.username)).map(known).collect()
     }
 
     /// The live id of what a plan puts under the live keys.

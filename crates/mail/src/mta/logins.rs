@@ -3,7 +3,7 @@
 use crate::credential::Login;
 
 /// The logins of one version at the endpoints of a relay, by their numbers: the default one is 0.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logins {
     default: Login,
     /// `None`: the version has no password for that endpoint, as a ready-made one serves one region.

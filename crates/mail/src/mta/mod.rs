@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use crate::credential::RegionalLogin;
-use crate::credential::{self, LocalKey, Login};
+use crate::credential::{self, LocalKey, Login, ses_password_form};
 use crate::fault::Fault;
 use crate::finding::Finding;
 use crate::host;
@@ -46,6 +46,8 @@ pub struct Ours {
     /// Access key ids of earlier versions, as the source names them to a host without state. `apply` takes them for `known` as
     /// long as it remembers none of its own, and looks at them no more afterwards.
     pub named: Vec<String>,
+    /// The logins of these versions at the endpoints, as far as the source gives them. `apply` takes their live ids alone.
+    pub named_logins: Vec<Logins>,
     /// What tells a login of ours by its password, where its user name may be another relay's too.
     pub logins: KnownLogins,
     /// The login is ready-made: there is a password for the region of the default endpoint, and for no other.
@@ -67,13 +69,24 @@ pub struct KnownLogins {
     pub found: Vec<String>,
     /// Those that are known by their region too.
     pub regional: Vec<RegionalLogin>,
+    /// Passwords of access key ids, each in a region: any other one of the same id is another region's.
+    pub passwords: Vec<KnownPassword>,
+}
+
+/// The password that an access key id has in a region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownPassword {
+    /// The access key id.
+    pub username: String,
+    /// The login with it, and which region's it is.
+    pub login: RegionalLogin,
 }
 
 /// The key is the host's, and always the same.
 impl PartialEq for KnownLogins {
     fn eq(&self, other: &Self) -> bool {
-        let own = (&self.applied, &self.others, &self.found, &self.regional, self.key.is_some());
-        own == (&other.applied, &other.others, &other.found, &other.regional, other.key.is_some())
+        let own = (&self.applied, &self.others, &self.found, &self.regional, &self.passwords, self.key.is_some());
+        own == (&other.applied, &other.others, &other.found, &other.regional, &other.passwords, other.key.is_some())
     }
 }
 impl Eq for KnownLogins {}
@@ -100,8 +113,21 @@ impl KnownLogins {
 
     /// The SES region whose password it is, where that is known.
     pub fn region_of(&self, login: &Login) -> Option<&str> {
-        let id = self.key.as_ref().filter(|_| !self.regional.is_empty())?.live_id(login);
-        self.regional.iter().find(|known| known.live_id == id).map(|known| known.region.as_str())
+        let all = || self.regional.iter().chain(self.passwords.iter().map(|known| &known.login));
+        let id = self.key.as_ref().filter(|_| all().next().is_some())?.live_id(login);
+        all().find(|known| known.live_id == id).map(|known| known.region.as_str())
+    }
+
+    /// Is it another password of its access key id than the one that is known, in this region or (`None`) in any? What has not the
+    /// form of SES's passwords is no region's; and what was confirmed here was the endpoint's then.
+    fn has_another(&self, login: &Login, region: Option<&str>) -> bool {
+        let is_its = |known: &&KnownPassword| {
+            known.username == login.username && region.is_none_or(|region| known.login.region == region)
+        };
+        self.passwords.iter().any(|known| is_its(&known))
+            && ses_password_form(login.password.expose()).is_ok()
+            && self.region_of(login).is_none()
+            && !(self.is_applied_known() && self.knows(login))
     }
 
     fn is_applied_known(&self) -> bool {

@@ -61,8 +61,14 @@ impl Question<'_> {
         let port = port_part(key);
         let at_port = endpoints.iter().position(|endpoint| endpoint.is_at(host, port));
         // At another port of an address there is another server.
-        let any_port = port.is_none() || !is_told_by_port(host);
+        let any_port = !is_told_by_port(host) || port.is_none() && !self.goes_by_ports_of_others(host);
         Ok(at_port.or_else(|| endpoints.iter().position(|endpoint| any_port && endpoint.has_name(host))))
+    }
+
+    /// Does mail go to this host, and none of it to a port of ours?
+    fn goes_by_ports_of_others(&self, host: &str) -> bool {
+        let mut there = self.hops.all.iter().filter(|hop| same_host(&hop.host, host)).peekable();
+        there.peek().is_some() && !there.any(NextHop::is_ours)
     }
 
     /// Is it a key that nobody has listed, and of a host that no mail goes to?
@@ -79,8 +85,9 @@ impl Question<'_> {
 
     /// Is it another password of an access key id than the one that is known of it? `all`: what is there with a user name of ours.
     fn is_another_password(&self, login: &Login, all: &[Login]) -> bool {
-        self.may_be_any_regions(login)
-            && (all.iter().any(|known| is_of_same_id(known, login)) || self.is_confirmed(&login.username))
+        self.is_ses() && self.known.ours.logins.has_another(login, None)
+            || self.may_be_any_regions(login)
+                && (all.iter().any(|known| is_of_same_id(known, login)) || self.is_confirmed(&login.username))
     }
 
     /// Has its user name a password for each region, and is it not known whose this is? One that was in place here before is of an
@@ -135,7 +142,14 @@ impl Question<'_> {
         }
         let is_there = |named: &&Named| self.region_at(&named.endpoint) == Some(region);
         let holds_it = |named: &&Named| named.is_own && named.login == *login;
-        if !self.may_be_any_regions(login) || all.iter().filter(is_there).any(|named| holds_it(&named)) {
+        if all.iter().filter(is_there).any(|named| holds_it(&named)) {
+            return None;
+        }
+        // The password that it has there is known.
+        if self.known.ours.logins.has_another(login, Some(region)) {
+            return Some(at);
+        }
+        if !self.may_be_any_regions(login) {
             return None;
         }
         let is_elsewheres = all.iter().any(|named| holds_it(&named));

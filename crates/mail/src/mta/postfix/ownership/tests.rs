@@ -4,7 +4,7 @@ use super::super::origin::Origin;
 use super::*;
 use crate::credential::{LocalKey, ses_region};
 use crate::mta::alias::Alias;
-use crate::mta::{KnownLogins, RegionalLogin};
+use crate::mta::{KnownLogins, KnownPassword, RegionalLogin};
 
 const SES: &str = "email-smtp.us-east-1.amazonaws.com";
 const HOP: &str = "[email-smtp.us-east-1.amazonaws.com]:587";
@@ -49,23 +49,32 @@ impl Host {
         self.endpoints.iter().map(endpoint).collect()
     }
 
-    /// `region=eu-west-1 USER:PASSWORD`: a login that is known with its region. `confirmed=USER:PASSWORD`: of the applied version.
+    /// `region=eu-west-1 USER:PASSWORD`: a login that is known with its region. `password=eu-west-1 USER:PASSWORD`: the same, and that
+    /// the key has no other there. `confirmed=USER:PASSWORD`: of the applied version; `found=USER:PASSWORD`: in use before anything was.
     fn known_logins(&self) -> KnownLogins {
         let key = LocalKey::new([1; 32]);
-        let known = |id: &&str| {
-            let (region, pair) = id.strip_prefix("region=")?.split_once(' ')?;
-            let live_id = key.live_id(&Login::from_pair(pair).unwrap());
-            Some(RegionalLogin { region: region.to_owned(), live_id })
+        let known = |name: &str, id: &&str| {
+            let (region, pair) = id.strip_prefix(name)?.split_once(' ')?;
+            let login = Login::from_pair(pair).unwrap();
+            let live_id = key.live_id(&login);
+            Some(KnownPassword {
+                username: login.username,
+                login: RegionalLogin { region: region.to_owned(), live_id },
+            })
         };
         let mut logins = KnownLogins::default();
-        logins.know_regional(self.ids.iter().filter_map(known).collect());
+        logins.know_regional(self.ids.iter().filter_map(|id| Some(known("region=", id)?.login)).collect());
+        let found = self.ids.iter().filter_map(|id| id.strip_prefix("found="));
+        logins.others.extend(found.map(|pair| key.live_id(&Login::from_pair(pair).unwrap())));
+        logins.passwords = self.ids.iter().filter_map(|id| known("password=", id)).collect();
         logins.applied = self
             .ids
             .iter()
             .filter_map(|id| id.strip_prefix("confirmed="))
             .map(|pair| key.live_id(&Login::from_pair(pair).unwrap()))
             .collect();
-        logins.key = Some(key).filter(|_| !logins.regional.is_empty() || !logins.applied.is_empty());
+        let is_empty = logins.regional.is_empty() && logins.passwords.is_empty() && logins.applied.is_empty();
+        logins.key = Some(key).filter(|_| !is_empty);
         logins
     }
 
@@ -123,6 +132,7 @@ impl Host {
         };
         let ours = Ours {
             named: Vec::new(),
+            named_logins: Vec::new(),
             applied: id("applied").pop(),
             previous: id("previous").pop(),
             known: id("known"),
@@ -1094,6 +1104,132 @@ fn another_name_of_an_endpoint_is_believed_unless_a_password_belies_it() {
             },
             "0:1*, old 0:2, region? left 0:2",
         ),
+    ]);
+}
+
+/// What the source says of an earlier key on a host without state: its password tells its lines from those of other regions.
+#[test]
+fn a_password_that_is_known_of_a_key_is_the_only_one_of_its_region() {
+    const OURS: &str = "smtp [email-smtp.us-east-1.amazonaws.com]:587";
+    const PREVIOUS: Host = Host {
+        ids: &["known=AKIAOLD", "known=AKIAPREV", "candidate=AKIAOLD", PREV_US],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   [gateway.internal]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        hops: &[OURS, "smtp [gateway.internal]:587"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com gateway.internal"],
+        ..PLAIN
+    };
+    const PREV_US: &str = "password=us-east-1 AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const FOUND: &str = "found=AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const CONFIRMED: &str = "confirmed=AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const BY_SENDER: Host = Host {
+        services: &["smtp 0 by-sender"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   @eu.example AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        hops: &[OURS],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com"],
+        ..PREVIOUS
+    };
+    const OF_OURS: &str = "[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           @a.example AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+                           john.doe AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    check(&[
+        // Under another name of the endpoint it belies that name,
+        (PREVIOUS, "0:1*, region? 0:2"),
+        // also where that line is the only one, and of the version that is put in place,
+        (
+            Host {
+                hops: &["smtp [gateway.internal]:587"],
+                tables: &["[gateway.internal]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ids: &["known=AKIAPREV", "candidate=AKIAPREV", PREV_US, FOUND],
+                ..PREVIOUS
+            },
+            "region? 0:1",
+        ),
+        // where it was not confirmed here, as before the endpoint was another region's,
+        (
+            Host {
+                hops: &["smtp [gateway.internal]:587"],
+                tables: &["[gateway.internal]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ids: &["applied=AKIAPREV", CONFIRMED, "candidate=AKIAPREV", PREV_US],
+                ..PREVIOUS
+            },
+            "0:1*",
+        ),
+        // and at one port of a gateway with another region's behind it.
+        (
+            Host {
+                hops: &["smtp [gateway.internal]:587", "smtp [gateway.internal]:2587"],
+                tables: &["[gateway.internal]:587 AKIAOLD:us
+                           [gateway.internal]:2587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ..PREVIOUS
+            },
+            "0:1*, region? 0:2",
+        ),
+        // With the password that the key has there the name is right; what is no password of SES's is none of another region.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [gateway.internal]:587 AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ..PREVIOUS
+            },
+            "0:1*, 0:2*",
+        ),
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n[gateway.internal]:587 AKIAPREV:raw"],
+                ..PREVIOUS
+            },
+            "0:1*, 0:2*",
+        ),
+        // Of a sender's line, whatever route leads from it,
+        (BY_SENDER, "0:1*, region? 0:2"),
+        (Host { hops: &[OURS, "smtp [gateway.internal]:587"], ..BY_SENDER }, "0:1*, region? 0:2"),
+        // and which of the endpoints it is for.
+        (
+            Host { tables: &[OF_OURS], hops: &[OURS, "smtp [gateway.internal]:587 for-senders"], ..BY_SENDER },
+            "0:1*, 0:2*, 0:3",
+        ),
+        (
+            Host {
+                endpoints: &["email-smtp.us-east-1.amazonaws.com", "email-smtp.eu-west-1.amazonaws.com"],
+                ids: &[
+                    "known=AKIAPREV",
+                    "known=AKIAOLD",
+                    PREV_US,
+                    "password=eu-west-1 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+                ],
+                ..BY_SENDER
+            },
+            "0:1*, 0:2*@1",
+        ),
+        // SES's own name is right, whatever stands there.
+        (
+            Host {
+                tables: &[
+                    "[email-smtp.us-east-1.amazonaws.com]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+                ],
+                ..BY_SENDER
+            },
+            "0:1*",
+        ),
+    ]);
+}
+
+/// The bare name of an address answers for all its ports, and at each of them may be another server.
+#[test]
+fn a_bare_address_is_not_ours_where_all_mail_to_it_goes_to_other_ports() {
+    const OURS: &str = "smtp [email-smtp.us-east-1.amazonaws.com]:587";
+    const BARE: Host = Host {
+        endpoints: &["email-smtp.us-east-1.amazonaws.com 127.0.0.1:2525"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n127.0.0.1 AKIAPREV:x"],
+        ids: &["applied=AKIAOLD", "previous=AKIAPREV", "candidate=AKIANEW"],
+        ..PLAIN
+    };
+    check(&[
+        (Host { hops: &[OURS, "smtp [127.0.0.1]:2525"], ..BARE }, "0:1*, 0:2*"),
+        (Host { hops: &[OURS, "smtp [127.0.0.1]:2526"], ..BARE }, "0:1*, old 0:2, region? left 0:2"),
+        (Host { hops: &[OURS, "smtp [127.0.0.1]:2525", "smtp [127.0.0.1]:2526"], ..BARE }, "0:1*, 0:2*"),
     ]);
 }
 

@@ -26,8 +26,8 @@ impl Answering<'_> {
                     .to_owned()
             }
             RegionDoubt::AnotherPassword => {
-                "it holds the same access key id as another entry, or as this host has confirmed, with another password, and SES has \
-                 one for each region: it is another region's, and which cannot be told"
+                "it holds the same access key id as another entry, as the source, or as this host has confirmed, with another \
+                 password, and SES has one for each region: it is another region's, and which cannot be told"
                     .to_owned()
             }
             RegionDoubt::AnotherName { endpoint } => format!(
