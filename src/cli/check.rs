@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::findings::{CheckFinding, Findings};
 use self::host::{health, reports, who_answers, who_hears};
 use self::login::{logins, open, source};
-use self::targets::{Foreign, Unknown, targets};
+use self::targets::{Foreign, Looked, NotInUse, Unknown, targets};
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
 use crate::agent;
 use crate::agent::account::reload_ahead;
@@ -123,7 +123,8 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             _ => None,
         };
         ours.named = earlier.iter().flat_map(|earlier| earlier.ids.clone()).collect();
-        let (targets, foreign, unknown) = targets(credential, state.as_ref(), &ours, &apply, findings);
+        let Looked { targets, foreign, unknown, not_in_use } =
+            targets(credential, state.as_ref(), &ours, &apply, findings);
         for unread in earlier.into_iter().flat_map(|earlier| earlier.unread) {
             // That there is none is as it is with the first version.
             let is_none = matches!(unread.class, Class::NoSuchLabel | Class::NotFound);
@@ -157,6 +158,9 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             findings.add(Some(&credential.name), &about, finding);
         }
         if !is_asked {
+            for NotInUse { about, finding } in not_in_use {
+                findings.add(Some(&credential.name), &about, finding);
+            }
             continue;
         }
         let logins = match &fetched {
@@ -193,6 +197,14 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
         for ReloadAhead { target, why, never } in reloads.into_iter().filter(|ahead| ahead.why != WhyReload::Owed) {
             let (about, what) = (format!("target {target}"), format!("at the next sync {}", reload_ahead(why, never)));
             findings.good(Some(&credential.name), &about, what);
+        }
+        for NotInUse { about, finding } in not_in_use {
+            let is_said = |obstacle: &Obstacle| {
+                obstacle.weight == Weight::Fails && [&finding.what, &finding.located()].contains(&&obstacle.failure.what)
+            };
+            if !obstacles.iter().any(is_said) {
+                findings.add(Some(&credential.name), &about, finding);
+            }
         }
         for Obstacle { target, failure, end, weight } in obstacles {
             if findings.has_error(&credential.name, &failure.what) {

@@ -17,6 +17,22 @@ pub(super) struct Foreign {
     pub(super) finding: Finding,
 }
 
+/// What is said of a line whose text is not what the mail server uses. Whether `sync` fails of it is decided when it is known
+/// what the source gives, and is then said as an error instead.
+pub(super) struct NotInUse {
+    pub(super) about: String,
+    pub(super) finding: Finding,
+}
+
+/// What was seen, target by target, and what is to be said of it later.
+#[derive(Default)]
+pub(super) struct Looked {
+    pub(super) targets: Vec<Option<Inspected>>,
+    pub(super) foreign: Vec<Foreign>,
+    pub(super) unknown: Vec<Unknown>,
+    pub(super) not_in_use: Vec<NotInUse>,
+}
+
 /// A key that gives a login which this host does not know; the source may.
 pub(super) struct Unknown {
     pub(super) about: String,
@@ -32,9 +48,9 @@ pub(super) fn targets(
     ours: &Ours,
     apply: &apply::Client,
     findings: &mut Findings,
-) -> (Vec<Option<Inspected>>, Vec<Foreign>, Vec<Unknown>) {
+) -> Looked {
     let name = Some(credential.name.as_str());
-    let (mut all, mut foreign, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let Looked { targets: mut all, mut foreign, mut unknown, mut not_in_use } = Looked::default();
     for target in &credential.targets {
         let about = format!("target {}", target.name);
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
@@ -62,6 +78,9 @@ pub(super) fn targets(
                                     entry.key, entry.map
                                 ),
                                 fix: match target.write {
+                                    true if stands_in_the_way(entry, &seen.findings) => {
+                                        "mend first what else is said of this target: until then relaykey puts nothing there".into()
+                                    }
                                     true => format!("the next rollover puts one there: {}", relaykey("sync")),
                                     false => format!("put one there by hand: {} says how", relaykey("sync")),
                                 },
@@ -78,6 +97,9 @@ pub(super) fn targets(
                         Some(entry) if finding.severity != Severity::Error && !is_ours(ours, entry) => {
                             let (about, username) = (about.clone(), entry.username.clone());
                             foreign.push(Foreign { about, username, finding });
+                        }
+                        Some(entry) if finding.severity == Severity::Warning && entry.live_id != entry.text_id => {
+                            not_in_use.push(NotInUse { about: about.clone(), finding });
                         }
                         _ => findings.add(name, &about, finding),
                     }
@@ -133,7 +155,13 @@ pub(super) fn targets(
             }
         }
     }
-    (all, foreign, unknown)
+    Looked { targets: all, foreign, unknown, not_in_use }
+}
+
+/// Does anything keep relaykey from putting a login in the place of an entry that holds none?
+fn stands_in_the_way(entry: &LiveEntry, findings: &[Finding]) -> bool {
+    let is_of_it = |finding: &Finding| finding.line.is_some() && finding.line == entry.line;
+    findings.iter().any(|f| f.severity == Severity::Error || f.severity == Severity::Warning && is_of_it(f))
 }
 
 fn is_ours(ours: &Ours, entry: &LiveEntry) -> bool {

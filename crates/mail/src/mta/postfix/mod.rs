@@ -447,7 +447,12 @@ impl Mta for Postfix {
                 None => Fault::new(
                     Class::Command,
                     format!("postmap cannot look keys up: {words}"),
-                    format!("try it by hand: postmap -q KEY {}:{}", store.kind.name(), path.display()),
+                    format!(
+                        "try it by hand: postmap{} -q KEY {}:{}",
+                        self.config_option(),
+                        store.kind.name(),
+                        path.display()
+                    ),
                 )
                 .temporary()
                 .in_file(path.to_owned()),
