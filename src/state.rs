@@ -67,6 +67,14 @@ impl StateError {
         matches!(self, StateError::Host(HostError::Locked { .. }))
     }
 
+    /// The process that holds it, where that is a daemon: it does not let it go by itself.
+    pub fn held_by_daemon(&self) -> Option<&host::Holder> {
+        match self {
+            StateError::Host(HostError::Locked { holder, .. }) => holder.daemon(),
+            _ => None,
+        }
+    }
+
     /// The same, after so long a wait for another process.
     pub fn after(self, waited: Duration) -> Self {
         match self {

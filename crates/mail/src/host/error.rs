@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{LOCK_PLACE, trust};
+use super::{LOCK_PLACE, LockHolder, trust};
 use crate::fault::{Class, Fault};
+use crate::instruction::relaykey;
 
 /// Why something could not be read or changed. Carries names and reasons, never content.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +43,7 @@ pub enum HostError {
     Attribute { path: PathBuf, name: String, source: io::Error },
     /// The lock on a directory was not free in time.
     #[error("{} is locked by {holder}; waited {} s", path.display(), waited.as_secs())]
-    Locked { path: PathBuf, holder: String, waited: Duration },
+    Locked { path: PathBuf, holder: LockHolder, waited: Duration },
     /// The place where every relaykey of this host has its locks cannot be used.
     #[error("cannot {doing} {}: {source}; without it, two relaykeys could change one table at once", path.display())]
     NoLockPlace { doing: &'static str, path: PathBuf, source: io::Error },
@@ -206,6 +207,11 @@ impl HostError {
                     HostError::Io { doing, path: path.clone(), source }.fix()
                 }
             },
+            // A daemon is never done with its state directory.
+            HostError::Locked { holder, .. } if holder.daemon().is_some() => format!(
+                "`{}` says what that daemon is at; where another relaykey is to have its place, end it: systemctl stop relaykey",
+                relaykey("status")
+            ),
             HostError::Locked { .. } => "wait until that process is done; if it hangs, end it".into(),
             HostError::NotStarted { program, .. } => match self.errno() {
                 Some(Errno::NOENT) => format!("install {program}, or write its full path"),
