@@ -67,6 +67,11 @@ impl StateError {
         matches!(self, StateError::Host(HostError::Locked { .. }))
     }
 
+    /// Could others put another file in the place of any of its files? Then none of them is read either.
+    pub fn is_unsafe_directory(&self) -> bool {
+        matches!(self, StateError::Host(HostError::UnsafeDirectory { .. }))
+    }
+
     /// The process that holds it, where that is a daemon: it does not let it go by itself.
     pub fn held_by_daemon(&self) -> Option<&host::Holder> {
         match self {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::findings::{CheckFinding, Findings};
 use self::host::{health, reports, who_answers, who_hears};
 use self::login::{logins, open, source};
-use self::targets::{Foreign, Looked, NotInUse, Unknown, targets};
+use self::targets::{Foreign, Looked, Undecided, UndecidedMatter, Unknown, targets};
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
 use crate::agent;
 use crate::agent::account::reload_ahead;
@@ -102,6 +102,10 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
     if let Err(e) = store.look_writable() {
         let what = format!("nothing can be written down, so that nothing would be changed: {e}");
         findings.failed(e.is_temporary(), None, "state", what, e.fix());
+        // All that follows would say the same once more.
+        if e.is_unsafe_directory() {
+            return;
+        }
     }
     for credential in &config.credentials {
         let state = match store.load(&credential.name) {
@@ -123,7 +127,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             _ => None,
         };
         ours.named = earlier.iter().flat_map(|earlier| earlier.ids.clone()).collect();
-        let Looked { targets, foreign, unknown, not_in_use } =
+        let Looked { targets, foreign, unknown, undecided } =
             targets(credential, state.as_ref(), &ours, &apply, findings);
         for unread in earlier.into_iter().flat_map(|earlier| earlier.unread) {
             // That there is none is as it is with the first version.
@@ -158,8 +162,8 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             findings.add(Some(&credential.name), &about, finding);
         }
         if !is_asked {
-            for NotInUse { about, finding } in not_in_use {
-                findings.add(Some(&credential.name), &about, finding);
+            for Undecided { target, finding, .. } in undecided {
+                findings.add(Some(&credential.name), &format!("target {target}"), finding);
             }
             continue;
         }
@@ -168,6 +172,8 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             None => Vec::new(),
         };
         let applied = state.as_ref().and_then(|state| state.applied.as_ref());
+        // Of which that is said as an error.
+        let mut not_running = Vec::new();
         let is_new = fetched.as_ref().is_some_and(|f| applied.is_none_or(|applied| applied.id != f.id));
         for (target, seen) in
             credential.targets.iter().zip(&targets).filter(|_| is_new && credential.mode == Mode::Automatic)
@@ -183,6 +189,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
                 fix: how_to_start(credential, slice::from_ref(&target.name)),
             };
             findings.add_that(Exit::ForNow, Some(&credential.name), &format!("target {}", target.name), finding);
+            not_running.push(target.name.clone());
         }
         let seen = LookedAt {
             state: state.as_ref(),
@@ -198,12 +205,20 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             let (about, what) = (format!("target {target}"), format!("at the next sync {}", reload_ahead(why, never)));
             findings.good(Some(&credential.name), &about, what);
         }
-        for NotInUse { about, finding } in not_in_use {
+        for Undecided { target, finding, matter } in undecided {
             let is_said = |obstacle: &Obstacle| {
-                obstacle.weight == Weight::Fails && [&finding.what, &finding.located()].contains(&&obstacle.failure.what)
+                obstacle.weight == Weight::Fails
+                    && obstacle.target.as_ref() == Some(&target)
+                    && match matter {
+                        UndecidedMatter::Stopped => obstacle.failure.class == Class::NotRunning,
+                        UndecidedMatter::TextNotInUse => {
+                            [&finding.what, &finding.located()].contains(&&obstacle.failure.what)
+                        }
+                    }
             };
-            if !obstacles.iter().any(is_said) {
-                findings.add(Some(&credential.name), &about, finding);
+            let is_stopped = matter == UndecidedMatter::Stopped && not_running.contains(&target);
+            if !is_stopped && !obstacles.iter().any(is_said) {
+                findings.add(Some(&credential.name), &format!("target {target}"), finding);
             }
         }
         for Obstacle { target, failure, end, weight } in obstacles {

@@ -17,11 +17,20 @@ pub(super) struct Foreign {
     pub(super) finding: Finding,
 }
 
-/// What is said of a line whose text is not what the mail server uses. Whether `sync` fails of it is decided when it is known
-/// what the source gives, and is then said as an error instead.
-pub(super) struct NotInUse {
-    pub(super) about: String,
+/// A warning that `sync` may fail of: that is decided when it is known what the source gives, and is then said as an error alone.
+pub(super) struct Undecided {
+    pub(super) target: String,
     pub(super) finding: Finding,
+    pub(super) matter: UndecidedMatter,
+}
+
+/// What an undecided warning is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum UndecidedMatter {
+    /// A line whose text is not what the mail server uses.
+    TextNotInUse,
+    /// The mail server does not run.
+    Stopped,
 }
 
 /// What was seen, target by target, and what is to be said of it later.
@@ -30,7 +39,7 @@ pub(super) struct Looked {
     pub(super) targets: Vec<Option<Inspected>>,
     pub(super) foreign: Vec<Foreign>,
     pub(super) unknown: Vec<Unknown>,
-    pub(super) not_in_use: Vec<NotInUse>,
+    pub(super) undecided: Vec<Undecided>,
 }
 
 /// A key that gives a login which this host does not know; the source may.
@@ -50,7 +59,7 @@ pub(super) fn targets(
     findings: &mut Findings,
 ) -> Looked {
     let name = Some(credential.name.as_str());
-    let Looked { targets: mut all, mut foreign, mut unknown, mut not_in_use } = Looked::default();
+    let Looked { targets: mut all, mut foreign, mut unknown, mut undecided } = Looked::default();
     for target in &credential.targets {
         let about = format!("target {}", target.name);
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
@@ -99,7 +108,13 @@ pub(super) fn targets(
                             foreign.push(Foreign { about, username, finding });
                         }
                         Some(entry) if finding.severity == Severity::Warning && entry.live_id != entry.text_id => {
-                            not_in_use.push(NotInUse { about: about.clone(), finding });
+                            let (target, matter) = (target.name.clone(), UndecidedMatter::TextNotInUse);
+                            undecided.push(Undecided { target, finding, matter });
+                        }
+                        // The one whose fix is to start it.
+                        _ if seen.running == Running::No && Some(&finding.fix) == target.kind.start().as_ref() => {
+                            let (target, matter) = (target.name.clone(), UndecidedMatter::Stopped);
+                            undecided.push(Undecided { target, finding, matter });
                         }
                         _ => findings.add(name, &about, finding),
                     }
@@ -155,7 +170,7 @@ pub(super) fn targets(
             }
         }
     }
-    Looked { targets: all, foreign, unknown, not_in_use }
+    Looked { targets: all, foreign, unknown, undecided }
 }
 
 /// Does anything keep relaykey from putting a login in the place of an entry that holds none?

@@ -162,6 +162,9 @@ impl HostError {
                 ),
                 Some(Errno::ACCESS | Errno::PERM) => not_permitted(path),
                 Some(Errno::NOENT) => format!("create {}, or correct the path", path.display()),
+                Some(Errno::NOTDIR) => {
+                    format!("namei -l {} # what is to be a directory on the way there is none", trust::quoted(path))
+                }
                 Some(Errno::LOOP) => format!("look at the symbolic links of {}: namei -l", path.display()),
                 _ => format!("look at the file and at the kernel's log: ls -ld {}; dmesg", path.display()),
             },
@@ -171,9 +174,7 @@ impl HostError {
             }
             HostError::UnsafeDirectory { directory, .. } => {
                 let at = trust::quoted(directory);
-                format!(
-                    "chown root {at} && chmod go-w {at} # or move the file to a directory that only root can change"
-                )
+                format!("chown root {at} && chmod go-w {at} # or use another directory, which only root can change")
             }
             HostError::Untrusted { found, .. } => found.fix(),
             HostError::NotRegular { path, .. } => format!("name a regular file instead of {}", path.display()),

@@ -140,7 +140,8 @@ impl Ours {
             (Some(who), _) => format!("the login of {who}"),
             (None, Some(Some(who))) => format!("the login of {who} in quotation marks (they count as part of it)"),
             (None, Some(None)) => {
-                "the login of a user name that begins with a quotation mark, which counts as part of it (not shown)".into()
+                "the login of a user name that begins with a quotation mark, which counts as part of it (not shown)"
+                    .into()
             }
             (None, None) => format!("the login of {}", credential::NOT_SHOWN),
         }

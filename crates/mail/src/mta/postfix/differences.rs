@@ -339,8 +339,7 @@ impl Postfix {
         if is_complete && survey.holds_only(applied) {
             return format!("; or now, and with write = false in any case: {compile}");
         }
-        let by_sync =
-            format!(" ({sync} begins one, once no error is left; with write = false it says what to do).");
+        let by_sync = format!(" ({sync} begins one, once no error is left; with write = false it says what to do).");
         match applied {
             None if is_complete => format!(
                 "{by_sync} No login is confirmed on this host yet, and whether the one in the text works is not known here: if you \

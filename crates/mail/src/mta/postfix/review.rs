@@ -110,9 +110,7 @@ impl Postfix {
                 let (parameter, spelt) = (hop.origin.parameter(), shown::hop(&hop.spelt));
                 let (named, why, fix) = match other_port(hop, &self.relay) {
                     Some((relay, at)) => (&relay.endpoint, at.what(relay), at.fix(relay)),
-                    None => {
-                        (endpoint, format!("its host is {}", shown::hop(&hop.host)), elsewhere(hop, &self.relay))
-                    }
+                    None => (endpoint, format!("its host is {}", shown::hop(&hop.host)), elsewhere(hop, &self.relay)),
                 };
                 error(format!("{parameter} {spelt} does not lead to the endpoint {named:?}: {why}"), fix);
             }

@@ -505,7 +505,8 @@ impl LoginMaps {
             if let LoginMap { is_refused: true, store: Err(problem), .. } = &mut self.all[number]
                 && let Some(id) = store
             {
-                problem.finding.fix = format!("move the relay's login, with its key, into {id}, which relaykey can write");
+                problem.finding.fix =
+                    format!("move the relay's login, with its key, into {id}, which relaykey can write");
             }
         }
     }
@@ -794,10 +795,7 @@ pub(super) fn no_map(settings: &Settings) -> Problem {
 /// How an instance gets a login table of its own. One that is named and not there keeps all mail back.
 fn password_maps(settings: &Settings, config_dir: &Path) -> String {
     let (make, table) = new_table(settings, &config_dir.join("sasl_passwd"));
-    format!(
-        "{make} && postconf -c {} -e '{PASSWORD_MAPS} = {table}' # relaykey adds the login",
-        config_dir.display()
-    )
+    format!("{make} && postconf -c {} -e '{PASSWORD_MAPS} = {table}' # relaykey adds the login", config_dir.display())
 }
 
 /// The kind of table that this Postfix makes.
