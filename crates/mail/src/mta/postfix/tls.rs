@@ -8,11 +8,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::hops::NextHop;
+use super::own_table::NamedIn;
 use super::proxymap::unproxied;
 use super::review::Problem;
 use super::services::{Service, may_hold_a_login};
 use super::survey::Survey;
-use super::tables::{LoginMap, NamedIn, gave_up};
+use super::tables::{LoginMap, gave_up};
 use super::{COMMAND, Postfix};
 use crate::host;
 use crate::mta::alias::is_this_host;
