@@ -93,6 +93,11 @@ impl StateError {
     /// What to do.
     pub fn fix(&self) -> String {
         match self {
+            // A daemon is never done with its state directory.
+            e if e.held_by_daemon().is_some() => format!(
+                "`{}` says what that daemon is at; where another relaykey is to have its place, end it: systemctl stop relaykey",
+                relaykey("status")
+            ),
             StateError::Host(e) => e.fix(),
             // Without it the credentials' states count as those of another installation: what they owe is dropped.
             StateError::Broken { path, .. } if path.ends_with("host.json") => format!(

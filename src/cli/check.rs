@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::findings::{CheckFinding, Findings};
 use self::host::{health, reports, who_answers, who_hears};
 use self::login::{logins, open, source};
-use self::targets::{Foreign, Looked, Undecided, UndecidedMatter, Unknown, targets};
+use self::targets::{Foreign, TargetsSeen, Undecided, UndecidedMatter, Unknown, targets};
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
 use crate::agent;
 use crate::agent::account::reload_ahead;
@@ -127,7 +127,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             _ => None,
         };
         ours.named = earlier.iter().flat_map(|earlier| earlier.ids.clone()).collect();
-        let Looked { targets, foreign, unknown, undecided } =
+        let TargetsSeen { targets, foreign, unknown, undecided } =
             targets(credential, state.as_ref(), &ours, &apply, findings);
         for unread in earlier.into_iter().flat_map(|earlier| earlier.unread) {
             // That there is none is as it is with the first version.

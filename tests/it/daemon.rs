@@ -817,7 +817,7 @@ fn a_second_daemon_says_at_once_that_the_first_one_runs() {
     second.terminate();
     let said = second.wait(SOON);
     let first = format!("is locked by the relaykey daemon, process {}", daemon.program.id());
-    said.expect(0).says(&[&first, "status` says what that daemon is at", "systemctl stop relaykey"]);
+    said.expect(0).says(&[&first, "` says what that daemon is at", "systemctl stop relaykey"]);
     daemon.ends(AT_ONCE);
 }
 

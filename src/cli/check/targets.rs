@@ -35,7 +35,7 @@ pub(super) enum UndecidedMatter {
 
 /// What was seen, target by target, and what is to be said of it later.
 #[derive(Default)]
-pub(super) struct Looked {
+pub(super) struct TargetsSeen {
     pub(super) targets: Vec<Option<Inspected>>,
     pub(super) foreign: Vec<Foreign>,
     pub(super) unknown: Vec<Unknown>,
@@ -57,9 +57,9 @@ pub(super) fn targets(
     ours: &Ours,
     apply: &apply::Client,
     findings: &mut Findings,
-) -> Looked {
+) -> TargetsSeen {
     let name = Some(credential.name.as_str());
-    let Looked { targets: mut all, mut foreign, mut unknown, mut undecided } = Looked::default();
+    let TargetsSeen { targets: mut all, mut foreign, mut unknown, mut undecided } = TargetsSeen::default();
     for target in &credential.targets {
         let about = format!("target {}", target.name);
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
@@ -170,7 +170,7 @@ pub(super) fn targets(
             }
         }
     }
-    Looked { targets: all, foreign, unknown, undecided }
+    TargetsSeen { targets: all, foreign, unknown, undecided }
 }
 
 /// Does anything keep relaykey from putting a login in the place of an entry that holds none?

@@ -8,7 +8,6 @@ use rustix::io::Errno;
 
 use super::{LOCK_PLACE, LockHolder, trust};
 use crate::fault::{Class, Fault};
-use crate::instruction::relaykey;
 
 /// Why something could not be read or changed. Carries names and reasons, never content.
 #[derive(Debug, thiserror::Error)]
@@ -208,11 +207,6 @@ impl HostError {
                     HostError::Io { doing, path: path.clone(), source }.fix()
                 }
             },
-            // A daemon is never done with its state directory.
-            HostError::Locked { holder, .. } if holder.daemon().is_some() => format!(
-                "`{}` says what that daemon is at; where another relaykey is to have its place, end it: systemctl stop relaykey",
-                relaykey("status")
-            ),
             HostError::Locked { .. } => "wait until that process is done; if it hangs, end it".into(),
             HostError::NotStarted { program, .. } => match self.errno() {
                 Some(Errno::NOENT) => format!("install {program}, or write its full path"),
