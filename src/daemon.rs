@@ -255,10 +255,22 @@ async fn reloading(signal: &mut Signal, edited: &Notify) -> ReloadAsked {
 
 /// The state directory, once nobody else holds it. Does not block the thread: the daemon may be told to end meanwhile.
 async fn open_when_free(dir: &Path) -> Result<Store, StateError> {
-    let since = Instant::now();
+    let (since, mut told) = (Instant::now(), false);
     loop {
         match Store::open(dir, Access::Write, Duration::ZERO) {
-            Err(e) if e.is_locked() && since.elapsed() < LOCK_WAIT => tokio::time::sleep(LOCK_AGAIN).await,
+            Err(e) if e.is_locked() && since.elapsed() < LOCK_WAIT => {
+                // One that is about to end lets it go in time; any other one never does.
+                if let Some(daemon) = e.held_by_daemon().filter(|_| !told) {
+                    let what = format!(
+                        "{} is locked by {daemon}, and this one waits {} s at most for that to end",
+                        dir.display(),
+                        LOCK_WAIT.as_secs()
+                    );
+                    log::trouble(Matter::Warning, &what, &e.fix());
+                    told = true;
+                }
+                tokio::time::sleep(LOCK_AGAIN).await;
+            }
             opened => return opened.map_err(|e| e.after(since.elapsed())),
         }
     }

@@ -67,6 +67,19 @@ impl StateError {
         matches!(self, StateError::Host(HostError::Locked { .. }))
     }
 
+    /// Could others put another file in the place of any of its files? Then none of them is read either.
+    pub fn is_unsafe_directory(&self) -> bool {
+        matches!(self, StateError::Host(HostError::UnsafeDirectory { .. }))
+    }
+
+    /// The process that holds it, where that is a daemon: it does not let it go by itself.
+    pub fn held_by_daemon(&self) -> Option<&host::Holder> {
+        match self {
+            StateError::Host(HostError::Locked { holder, .. }) => holder.daemon(),
+            _ => None,
+        }
+    }
+
     /// The same, after so long a wait for another process.
     pub fn after(self, waited: Duration) -> Self {
         match self {
@@ -80,6 +93,11 @@ impl StateError {
     /// What to do.
     pub fn fix(&self) -> String {
         match self {
+            // A daemon is never done with its state directory.
+            e if e.held_by_daemon().is_some() => format!(
+                "`{}` says what that daemon is at; where another relaykey is to have its place, end it: systemctl stop relaykey",
+                relaykey("status")
+            ),
             StateError::Host(e) => e.fix(),
             // Without it the credentials' states count as those of another installation: what they owe is dropped.
             StateError::Broken { path, .. } if path.ends_with("host.json") => format!(

@@ -18,7 +18,7 @@ use serde::Serialize;
 use self::findings::{CheckFinding, Findings};
 use self::host::{health, reports, who_answers, who_hears};
 use self::login::{logins, open, source};
-use self::targets::{Foreign, Unknown, targets};
+use self::targets::{Foreign, TargetsSeen, Undecided, UndecidedMatter, Unknown, targets};
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
 use crate::agent;
 use crate::agent::account::reload_ahead;
@@ -103,6 +103,10 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
     if let Err(e) = store.look_writable() {
         let what = format!("nothing can be written down, so that nothing would be changed: {e}");
         findings.failed(e.is_temporary(), None, "state", what, e.fix());
+        // All that follows would say the same once more.
+        if e.is_unsafe_directory() {
+            return;
+        }
     }
     for credential in &config.credentials {
         let state = match store.load(&credential.name) {
@@ -124,7 +128,8 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             _ => EarlierVersions::default(),
         };
         ours.named = earlier.ids().collect();
-        let (targets, foreign, unknown) = targets(credential, state.as_ref(), &ours, &earlier, &apply, findings);
+        let TargetsSeen { targets, foreign, unknown, undecided } =
+            targets(credential, state.as_ref(), &ours, &earlier, &apply, findings);
         for unread in std::mem::take(&mut earlier.unread) {
             // That there is none is as it is with the first version.
             let is_none = matches!(unread.class, Class::NoSuchLabel | Class::NotFound);
@@ -158,6 +163,9 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             findings.add(Some(&credential.name), &about, finding);
         }
         if !is_asked {
+            for Undecided { target, finding, .. } in undecided {
+                findings.add(Some(&credential.name), &format!("target {target}"), finding);
+            }
             continue;
         }
         let logins = match &fetched {
@@ -165,6 +173,8 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             None => Vec::new(),
         };
         let applied = state.as_ref().and_then(|state| state.applied.as_ref());
+        // Of which that is said as an error.
+        let mut not_running = Vec::new();
         let is_new = fetched.as_ref().is_some_and(|f| applied.is_none_or(|applied| applied.id != f.id));
         for (target, seen) in
             credential.targets.iter().zip(&targets).filter(|_| is_new && credential.mode == Mode::Automatic)
@@ -180,6 +190,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
                 fix: how_to_start(credential, slice::from_ref(&target.name)),
             };
             findings.add_that(Exit::ForNow, Some(&credential.name), &format!("target {}", target.name), finding);
+            not_running.push(target.name.clone());
         }
         let seen = LookedAt {
             state: state.as_ref(),
@@ -194,6 +205,22 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
         for ReloadAhead { target, why, never } in reloads.into_iter().filter(|ahead| ahead.why != WhyReload::Owed) {
             let (about, what) = (format!("target {target}"), format!("at the next sync {}", reload_ahead(why, never)));
             findings.good(Some(&credential.name), &about, what);
+        }
+        for Undecided { target, finding, matter } in undecided {
+            let is_said = |obstacle: &Obstacle| {
+                obstacle.weight == Weight::Fails
+                    && obstacle.target.as_ref() == Some(&target)
+                    && match matter {
+                        UndecidedMatter::Stopped => obstacle.failure.class == Class::NotRunning,
+                        UndecidedMatter::TextNotInUse => {
+                            [&finding.what, &finding.located()].contains(&&obstacle.failure.what)
+                        }
+                    }
+            };
+            let is_stopped = matter == UndecidedMatter::Stopped && not_running.contains(&target);
+            if !is_stopped && !obstacles.iter().any(is_said) {
+                findings.add(Some(&credential.name), &format!("target {target}"), finding);
+            }
         }
         for Obstacle { target, failure, end, weight } in obstacles {
             if findings.has_error(&credential.name, &failure.what) {

@@ -369,3 +369,69 @@ fn a_login_table_is_made_before_it_is_named() {
     assert_eq!(fs::metadata(instance.table()).unwrap().mode() & 0o777, 0o600);
     assert!(about(&findings(&instance), "smtp_sasl_password_maps").is_empty(), "{:?}", findings(&instance));
 }
+
+/// Beside a table that cannot be written this very instance gets one of its own: new, asked first, and with nothing in it.
+#[test]
+fn a_table_that_cannot_be_written_gets_one_of_this_instance_in_front() {
+    for (map, in_service) in [
+        ("ldap:/etc/ldap.cf", false),
+        ("static:AKIASTATIC:pw", false),
+        ("inline:{ { a.example = AKIASTATIC:pw } }", false),
+        ("ldap:/etc/ldap.cf", true),
+    ] {
+        let instance = instance(HOP);
+        let dir = instance.config_dir.display().to_string();
+        let old = fs::read_to_string(instance.table()).unwrap();
+        let (named, file) = match in_service {
+            false => (vec!["-c", &dir, "-h", "smtp_sasl_password_maps"], "main.cf"),
+            true => (vec!["-c", &dir, "-P", "-h", "smtp/unix/smtp_sasl_password_maps"], "master.cf"),
+        };
+        match in_service {
+            false => instance.set("smtp_sasl_password_maps", map),
+            true => {
+                let set = format!("smtp/unix/smtp_sasl_password_maps={map}");
+                let main = ["-c", &dir, "-e", "smtp_sasl_password_maps ="];
+                for arguments in [&main[..], &["-c", &dir, "-P", &set]] {
+                    assert!(Command::new("postconf").args(arguments).env("PATH", PATH).status().unwrap().success());
+                }
+                crate::lab::postfix::cool_down(&instance.config_dir.join("main.cf"));
+                crate::lab::postfix::cool_down(&instance.config_dir.join("master.cf"));
+            }
+        }
+        let found = findings(&instance);
+        let [cannot] = about(&found, "which relaykey cannot write")[..] else { panic!("{map}: {found:?}") };
+        assert_eq!(cannot.file, Some(instance.config_dir.join(file)), "{cannot:?}");
+        assert!(cannot.fix.contains(&dir) && !cannot.fix.contains("/etc/postfix"), "{cannot:?}");
+        paste(&cannot.fix);
+        crate::lab::postfix::cool_down(&instance.config_dir.join(file));
+        let (new, id) = (instance.config_dir.join("sasl_passwd_relay"), said_by("postconf", &named));
+        let (first, rest) = id.split_once([' ', ',']).unwrap();
+        assert_eq!((first, rest), (format!("hash:{}", new.display()).as_str(), map));
+        // The file that was there holds old logins: it does not come into use, and is not touched.
+        assert_eq!(fs::read_to_string(instance.table()).unwrap(), old);
+        assert_eq!((fs::metadata(&new).unwrap().len(), fs::metadata(&new).unwrap().mode() & 0o777), (0, 0o600));
+        let asked = Command::new("postmap").args(["-c", &dir, "-q", HOP, first]).env("PATH", PATH).output().unwrap();
+        assert_eq!((asked.status.code(), asked.stderr.len()), (Some(1), 0), "{asked:?}");
+        // One is enough.
+        let found = findings(&instance);
+        let [note] = about(&found, "which relaykey cannot write")[..] else { panic!("{map}: {found:?}") };
+        assert_eq!(note.severity, Severity::Note);
+        assert!(note.fix.contains(&format!("into {first}")) && !note.fix.contains("postconf"), "{note:?}");
+    }
+}
+
+/// The file is what people have at hand.
+#[test]
+fn a_configuration_file_for_its_directory_is_named() {
+    let instance = instance(HOP);
+    let relay =
+        Relay { endpoint: HOST.into(), port: 587, region: None, endpoint_aliases: Vec::new(), also: Vec::new() };
+    for (name, fix) in
+        [("main.cf", format!("config_dir = {:?}", instance.config_dir)), ("sasl_passwd/x", "namei -l".to_owned())]
+    {
+        let at = instance.config_dir.join(name);
+        let fault = Postfix::new(&at, &relay, None, &Reload::Always).inspect(&Ours::default()).unwrap_err();
+        assert!(fault.fix.contains(&fix), "{name}: {fault:?}");
+        assert!(!fault.fix.contains("dmesg"), "{name}: {fault:?}");
+    }
+}

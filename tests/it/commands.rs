@@ -279,10 +279,14 @@ fn settings_of_postfix_that_lose_mail_are_found() {
     host.configure(&Setup { source: &source, ..Setup::default() });
     host.postfix.start();
     let hop = host.hop();
+    let (port, other_port) = (host.standin.starttls_port(), host.standin.starttls_port() ^ 1);
+    let (other_hop, not_the_port) =
+        (format!("[localhost]:{other_port}"), format!("its port is {other_port}, and `port` is {port}"));
+    let set_the_port = format!("set port = {other_port}, where endpoint = \"localhost\" is set");
     let good = fs::read_to_string(host.postfix.main_cf()).expect("readable");
     // Settings; how bad; what is said of it; how it is mended.
     type Row<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str, &'a str);
-    let table: [Row<'_>; 17] = [
+    let table: [Row<'_>; 18] = [
         (&[("smtp_sasl_auth_enable", "no")], "error", "smtp_sasl_auth_enable = no", "smtp_sasl_auth_enable = yes"),
         (&[("smtp_sasl_auth_soft_bounce", "no")], "warning", "mail bounces", "smtp_sasl_auth_soft_bounce = yes"),
         (
@@ -314,15 +318,16 @@ fn settings_of_postfix_that_lose_mail_are_found() {
         (&[("smtp_sasl_mechanism_filter", "cram-md5")], "error", "neither PLAIN nor LOGIN", "plain, login"),
         (&[("relayhost", "")], "error", "relayhost is empty", "set relayhost to [localhost]:"),
         (&[("relayhost", "[smtp.example.com]:587")], "error", "does not lead to the endpoint", "endpoint_aliases"),
+        (&[("relayhost", &other_hop)], "error", &not_the_port, &set_the_port),
         (&[("relayhost", &hop.replace(['[', ']'], ""))], "warning", "is without brackets", "As [localhost]:"),
         (&[("smtp_sasl_password_maps", "")], "error", "smtp_sasl_password_maps is empty", "smtp_sasl_password_maps ="),
         (
             &[("smtp_sasl_password_maps", "ldap:/etc/postfix/ldap.cf")],
             "error",
             "of kind ldap:, which relaykey cannot write",
-            "into a table that relaykey can write",
+            "then move the relay's login into it",
         ),
-        (&[("smtp_sasl_password_maps", "inline:{a=b:c}")], "error", "of kind inline:", "into a table"),
+        (&[("smtp_sasl_password_maps", "inline:{a=b:c}")], "error", "of kind inline:", "then move the relay's login"),
         (&[("smtp_sasl_password_maps", "/etc/postfix/sasl_passwd")], "error", "without a type", "write the type"),
         (
             &[("transport_maps", "hash:/etc/postfix/no-such-file")],
@@ -356,6 +361,103 @@ fn settings_of_postfix_that_lose_mail_are_found() {
         }
         fs::write(host.postfix.main_cf(), &good).expect("written");
     }
+}
+
+/// What `check` says that `sync` does, `sync` does: where something stands in its way, that is said, and once.
+#[test]
+fn no_fix_says_sync_where_that_is_refused() {
+    let (key, stranger) = (Key::new(), Key::new());
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.start_postfix();
+    let good = fs::read_to_string(host.postfix.table()).expect("readable");
+    // A blank for the colon, on a host without state.
+    host.postfix.write_table(&good.replace(&key.pair(), &key.pair().replace(':', " ")));
+    host.postfix.postmap();
+    let document = host.relaykey(&["check", "--json"]).expect(1).json();
+    let [unusable] = findings(&document, "target main", "gives no usable login")[..] else { panic!("{document:#}") };
+    assert!(unusable["fix"].as_str().is_some_and(|fix| fix.contains("mend first")), "{unusable:#}");
+    let refused = findings(&document, "target main", "something that is not USER:PASSWORD");
+    assert_eq!((refused.len(), &refused[0]["severity"]), (1, &json!("error")), "{document:#}");
+    host.sync(&["--wait", "0s"], 1);
+
+    // Quotation marks around the value.
+    host.postfix.write_table(&good.replace(&key.pair(), &format!("\"{}\"", key.pair())));
+    host.postfix.postmap();
+    let quoted = format!("the login of {} in quotation marks", key.id);
+    host.relaykey(&["check"]).expect(1).says(&[&quoted]);
+
+    // With the login in use in the map, and another one in the text alone.
+    host.postfix.write_table(&good);
+    host.postfix.postmap();
+    host.sync(&[], 0);
+    std::thread::sleep(Duration::from_millis(2100));
+    host.postfix.write_table(&good.replace(&key.pair(), &stranger.pair()));
+    fs::File::options()
+        .write(true)
+        .open(host.postfix.table())
+        .and_then(|f| f.set_modified(SystemTime::now()))
+        .expect("dated");
+    let document = host.relaykey(&["check", "--json"]).expect(1).json();
+    let found = findings(&document, "target main", &format!("the login of {}, not of", stranger.id));
+    assert_eq!((found.len(), &found[0]["severity"]), (1, &json!("error")), "{document:#}");
+    let [newer] = findings(&document, "target main", "newer than its compiled map")[..] else { panic!("{document:#}") };
+    let fix = newer["fix"].as_str().expect("a text");
+    assert!(fix.contains("Once no error is left, `relaykey"), "{fix}");
+    host.sync(&["--wait", "0s"], 1);
+}
+
+/// On a host that has confirmed nothing, nothing is said of what its text holds.
+#[test]
+fn a_text_without_a_map_on_a_fresh_host_is_not_called_wrong() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.start_postfix();
+    let map = host.postfix.map();
+    fs::remove_file(&map).expect("removed");
+    let document = host.relaykey(&["check", "--json"]).json();
+    let [missing] = findings(&document, "target main", "has no compiled map")[..] else { panic!("{document:#}") };
+    let fix = missing["fix"].as_str().expect("a text");
+    assert!(fix.contains("not known here") && !fix.contains("does not hold"), "{fix}");
+    let (_, command) = fix.split_once("compile it now: ").expect("a command");
+    assert!(
+        Command::new("sh").args(["-euc", command]).status().expect("it starts").success() && map.exists(),
+        "{command}"
+    );
+    host.relaykey(&["check"]).expect(0).says(&["0 errors, 0 warnings"]);
+}
+
+/// One cause is said once.
+#[test]
+fn one_cause_is_one_finding() {
+    let (key, new) = (Key::new(), Key::new());
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.start_postfix();
+    host.adopts("");
+    let state = host.path("state");
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o777)).expect("chmod");
+    let ran = host.relaykey(&["check"]);
+    ran.expect(1).says(&["is not safe to work in", "1 error,"]).says_not("the file to a directory");
+    host.sync(&["--wait", "0s"], 1).says(&["is not safe to work in"]);
+    fs::set_permissions(&state, fs::Permissions::from_mode(0o700)).expect("chmod");
+
+    host.postfix.stop();
+    let stopped = |document: &Value| {
+        let all = document["findings"].as_array().expect("a list").clone();
+        let says = |f: &Value| f["what"].as_str().is_some_and(|what| what.contains("not run"));
+        all.into_iter().filter(says).map(|f| f["severity"].clone()).collect::<Vec<_>>()
+    };
+    let document = host.relaykey(&["check", "--json"]).json();
+    assert_eq!(stopped(&document), [json!("warning")], "{document:#}");
+    host.standin.set_key(&new.id, &new.login.password);
+    host.publish(new.pair());
+    let document = host.relaykey(&["check", "--json"]).expect(75).json();
+    assert_eq!(stopped(&document), [json!("error")], "{document:#}");
 }
 
 /// Who can read and write what.

@@ -800,6 +800,27 @@ fn it_waits_for_a_sync_that_holds_the_state_and_can_be_told_to_end_meanwhile() {
     daemon.ends(AT_ONCE);
 }
 
+/// A daemon is never done: who comes second need not wait a minute to hear that.
+#[test]
+fn a_second_daemon_says_at_once_that_the_first_one_runs() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let source = host.publish(key.pair()) + NEVER;
+    let port = free_port();
+    host.configure(&Setup { source: &source, more: &health(port), ..Setup::default() });
+    let daemon = Daemon { host: &host, program: host.start(&["run"]), port };
+    daemon.looked();
+    let second = host.start(&["run"]);
+    // It waits a minute for the lock.
+    std::thread::sleep(Duration::from_secs(3));
+    second.terminate();
+    let said = second.wait(SOON);
+    let first = format!("is locked by the relaykey daemon, process {}", daemon.program.id());
+    said.expect(0).says(&[&first, "` says what that daemon is at", "systemctl stop relaykey"]);
+    daemon.ends(AT_ONCE);
+}
+
 /// `kill -9`.
 fn killed(daemon: Daemon<'_>) {
     daemon.program.signal(Signal::KILL);

@@ -19,6 +19,31 @@ pub(super) struct Foreign {
     pub(super) finding: Finding,
 }
 
+/// A warning that `sync` may fail of: that is decided when it is known what the source gives, and is then said as an error alone.
+pub(super) struct Undecided {
+    pub(super) target: String,
+    pub(super) finding: Finding,
+    pub(super) matter: UndecidedMatter,
+}
+
+/// What an undecided warning is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum UndecidedMatter {
+    /// A line whose text is not what the mail server uses.
+    TextNotInUse,
+    /// The mail server does not run.
+    Stopped,
+}
+
+/// What was seen, target by target, and what is to be said of it later.
+#[derive(Default)]
+pub(super) struct TargetsSeen {
+    pub(super) targets: Vec<Option<Inspected>>,
+    pub(super) foreign: Vec<Foreign>,
+    pub(super) unknown: Vec<Unknown>,
+    pub(super) undecided: Vec<Undecided>,
+}
+
 /// A key that gives a login which this host does not know; the source may.
 pub(super) struct Unknown {
     pub(super) about: String,
@@ -35,9 +60,9 @@ pub(super) fn targets(
     named: &EarlierVersions,
     apply: &apply::Client,
     findings: &mut Findings,
-) -> (Vec<Option<Inspected>>, Vec<Foreign>, Vec<Unknown>) {
+) -> TargetsSeen {
     let name = Some(credential.name.as_str());
-    let (mut all, mut foreign, mut unknown) = (Vec::new(), Vec::new(), Vec::new());
+    let TargetsSeen { targets: mut all, mut foreign, mut unknown, mut undecided } = TargetsSeen::default();
     for target in &credential.targets {
         let about = format!("target {}", target.name);
         let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
@@ -65,6 +90,9 @@ pub(super) fn targets(
                                     entry.key, entry.map
                                 ),
                                 fix: match target.write {
+                                    true if stands_in_the_way(entry, &seen.findings) => {
+                                        "mend first what else is said of this target: until then relaykey puts nothing there".into()
+                                    }
                                     true => format!("the next rollover puts one there: {}", relaykey("sync")),
                                     false => format!("put one there by hand: {} says how", relaykey("sync")),
                                 },
@@ -81,6 +109,15 @@ pub(super) fn targets(
                         Some(entry) if finding.severity != Severity::Error && !is_ours(ours, entry) => {
                             let (about, username) = (about.clone(), entry.username.clone());
                             foreign.push(Foreign { about, username, finding });
+                        }
+                        Some(entry) if finding.severity == Severity::Warning && entry.live_id != entry.text_id => {
+                            let (target, matter) = (target.name.clone(), UndecidedMatter::TextNotInUse);
+                            undecided.push(Undecided { target, finding, matter });
+                        }
+                        // The one whose fix is to start it.
+                        _ if seen.running == Running::No && Some(&finding.fix) == target.kind.start().as_ref() => {
+                            let (target, matter) = (target.name.clone(), UndecidedMatter::Stopped);
+                            undecided.push(Undecided { target, finding, matter });
                         }
                         _ => findings.add(name, &about, finding),
                     }
@@ -136,7 +173,13 @@ pub(super) fn targets(
             }
         }
     }
-    (all, foreign, unknown)
+    TargetsSeen { targets: all, foreign, unknown, undecided }
+}
+
+/// Does anything keep relaykey from putting a login in the place of an entry that holds none?
+fn stands_in_the_way(entry: &LiveEntry, findings: &[Finding]) -> bool {
+    let is_of_it = |finding: &Finding| finding.line.is_some() && finding.line == entry.line;
+    findings.iter().any(|f| f.severity == Severity::Error || f.severity == Severity::Warning && is_of_it(f))
 }
 
 fn is_ours(ours: &Ours, entry: &LiveEntry) -> bool {

@@ -591,7 +591,7 @@ fn refuse(wrong: &[String], whose: &str) -> Result<(), Fault> {
     Err(Fault::new(
         Class::Mismatch,
         format!("the new table was not put in place, because {whose} {}", wrong.join("; ")),
-        "this host's live table is as it was; look for lines that take precedence, with postmap -q KEY",
+        "this host's live table is as it was; look in it for lines that take precedence",
     ))
 }
 

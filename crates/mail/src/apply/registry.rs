@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use super::Locks;
 use crate::fault::{Class, Fault};
-use crate::host::{Directory, HostError, Lock};
+use crate::host::{Directory, HostError, Lock, LockHolder};
 
 /// Device and inode of a directory.
 pub(super) type DirectoryId = (u64, u64);
@@ -123,7 +123,7 @@ impl Directories {
         let ids: Vec<DirectoryId> = held.keys().copied().collect();
         let mut entries = self.wait_quiet(self.lock_entries(), &ids, wait);
         if let Some(id) = ids.iter().find(|id| is_renaming(&entries, id)) {
-            let holder = "another target of this process, whose files in it cannot be replaced at the moment".into();
+            let holder = LockHolder::OwnTarget;
             return Err(HostError::Locked { path: held[id].clone(), holder, waited: wait });
         }
         for id in &ids {

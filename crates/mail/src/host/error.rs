@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::{LOCK_PLACE, trust};
+use super::{LOCK_PLACE, LockHolder, trust};
 use crate::fault::{Class, Fault};
 
 /// Why something could not be read or changed. Carries names and reasons, never content.
@@ -42,7 +42,7 @@ pub enum HostError {
     Attribute { path: PathBuf, name: String, source: io::Error },
     /// The lock on a directory was not free in time.
     #[error("{} is locked by {holder}; waited {} s", path.display(), waited.as_secs())]
-    Locked { path: PathBuf, holder: String, waited: Duration },
+    Locked { path: PathBuf, holder: LockHolder, waited: Duration },
     /// The place where every relaykey of this host has its locks cannot be used.
     #[error("cannot {doing} {}: {source}; without it, two relaykeys could change one table at once", path.display())]
     NoLockPlace { doing: &'static str, path: PathBuf, source: io::Error },
@@ -161,6 +161,9 @@ impl HostError {
                 ),
                 Some(Errno::ACCESS | Errno::PERM) => not_permitted(path),
                 Some(Errno::NOENT) => format!("create {}, or correct the path", path.display()),
+                Some(Errno::NOTDIR) => {
+                    format!("namei -l {} # what is to be a directory on the way there is none", trust::quoted(path))
+                }
                 Some(Errno::LOOP) => format!("look at the symbolic links of {}: namei -l", path.display()),
                 _ => format!("look at the file and at the kernel's log: ls -ld {}; dmesg", path.display()),
             },
@@ -170,9 +173,7 @@ impl HostError {
             }
             HostError::UnsafeDirectory { directory, .. } => {
                 let at = trust::quoted(directory);
-                format!(
-                    "chown root {at} && chmod go-w {at} # or move the file to a directory that only root can change"
-                )
+                format!("chown root {at} && chmod go-w {at} # or use another directory, which only root can change")
             }
             HostError::Untrusted { found, .. } => found.fix(),
             HostError::NotRegular { path, .. } => format!("name a regular file instead of {}", path.display()),

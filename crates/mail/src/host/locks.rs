@@ -128,8 +128,7 @@ impl Directory {
             };
             let waited = started.elapsed();
             if waited >= wait {
-                let holder = holder_of(held.0, held.1).map(|holder| holder.to_string());
-                let holder = holder.unwrap_or_else(|| "a process that /proc/locks does not name".into());
+                let holder = holder_of(held.0, held.1).map_or(LockHolder::Unseen, LockHolder::Process);
                 return Err(HostError::Locked { path: self.path.clone(), holder, waited });
             }
             std::thread::sleep(AGAIN.min(wait - waited));
@@ -237,11 +236,49 @@ pub struct Holder {
     /// Its number.
     pub pid: i32,
     name: String,
+    /// Is it `relaykey run`, which holds its state directory for as long as it lives?
+    pub is_daemon: bool,
 }
 
 impl std::fmt::Display for Holder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} ({})", self.pid, self.name)
+        match self.is_daemon {
+            true => write!(f, "the relaykey daemon, process {}", self.pid),
+            false => write!(f, "process {} ({})", self.pid, self.name),
+        }
+    }
+}
+
+/// Who holds a lock that was waited for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LockHolder {
+    /// Another process.
+    Process(Holder),
+    /// Another target of this process.
+    OwnTarget,
+    /// It is not seen, as from another pid namespace.
+    Unseen,
+}
+
+impl LockHolder {
+    /// The daemon, which holds its state directory for as long as it lives.
+    pub fn daemon(&self) -> Option<&Holder> {
+        match self {
+            LockHolder::Process(holder) if holder.is_daemon => Some(holder),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            LockHolder::Process(holder) => holder.fmt(f),
+            LockHolder::OwnTarget => {
+                f.write_str("another target of this process, whose files in it cannot be replaced at the moment")
+            }
+            LockHolder::Unseen => f.write_str("a process that /proc/locks does not name"),
+        }
     }
 }
 
@@ -274,7 +311,23 @@ fn holder_of(dev: u64, ino: u64) -> Option<Holder> {
     let pid = *found.first()?;
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
     let name = if name.trim().is_empty() { "unknown".to_owned() } else { name.trim().to_owned() };
-    Some(Holder { pid, name })
+    let is_daemon = std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|arguments| is_daemon(&arguments));
+    Some(Holder { pid, name, is_daemon })
+}
+
+/// Do these arguments (proc(5), `cmdline`) start the daemon?
+fn is_daemon(arguments: &[u8]) -> bool {
+    let mut arguments = arguments.split(|byte| *byte == 0);
+    let program = arguments.next().and_then(|path| path.rsplit(|byte| *byte == b'/').next());
+    let mut command = None;
+    while command.is_none() {
+        match arguments.next() {
+            Some(b"--config") => _ = arguments.next(),
+            Some(option) if option.starts_with(b"-") => {}
+            other => command = Some(other),
+        }
+    }
+    program == Some(b"relaykey") && command.flatten() == Some(b"run")
 }
 
 #[cfg(test)]
@@ -282,6 +335,22 @@ mod tests {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use super::*;
+
+    #[test]
+    fn the_daemon_is_known_by_its_command() {
+        for (arguments, is) in [
+            ("/usr/bin/relaykey\0run\0", true),
+            ("relaykey\0--config\0/etc/run.toml\0run\0", true),
+            ("relaykey\0--config=/c\0--json\0run\0", true),
+            ("relaykey\0sync\0run\0", false),
+            ("relaykey\0--config\0run\0sync\0", false),
+            ("flock\0run\0", false),
+            ("relaykey\0", false),
+            ("", false),
+        ] {
+            assert_eq!(is_daemon(arguments.as_bytes()), is, "{arguments:?}");
+        }
+    }
 
     /// As where `/run` is a tmpfs of mode 1777, which is the kernel's default.
     #[test]

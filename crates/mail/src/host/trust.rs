@@ -248,7 +248,7 @@ impl Distrust {
             ),
         };
         match self.is_directory {
-            true => format!("{command} # or move the file to a directory that only root can change"),
+            true => format!("{command} # or use another directory, which only root can change"),
             false => command,
         }
     }

@@ -160,7 +160,17 @@ impl Ours {
 
     /// `the login of AKIA…`, where that may be shown.
     pub fn login_of(&self, username: &str, new: Option<&str>) -> String {
-        format!("the login of {}", self.shown(username, new).unwrap_or(credential::NOT_SHOWN))
+        // Around the whole value, as in a shell: Postfix takes them for a part of the user name and of the password.
+        let in_marks = username.strip_prefix(['"', '\'', '`']);
+        match (self.shown(username, new), in_marks.map(|inner| self.shown(inner, new))) {
+            (Some(who), _) => format!("the login of {who}"),
+            (None, Some(Some(who))) => format!("the login of {who} in quotation marks (they count as part of it)"),
+            (None, Some(None)) => {
+                "the login of a user name that begins with a quotation mark, which counts as part of it (not shown)"
+                    .into()
+            }
+            (None, None) => format!("the login of {}", credential::NOT_SHOWN),
+        }
     }
 }
 

@@ -332,15 +332,26 @@ impl Postfix {
     }
 
     /// Where nothing can be looked up: the command that compiles the text, if that has the applied login's user name under
-    /// every key of ours.
+    /// every key of ours; on a host that has confirmed none yet, only a person knows whether what it holds works.
     pub(super) fn or_now(&self, survey: &TableSurvey, applied: Option<&str>) -> String {
-        let store = &survey.store;
-        match survey.pick.missing.is_empty() && survey.seen.is_some() && survey.holds_only(applied) {
-            true => format!("; or now, and with write = false in any case: {}", self.compile_command(store)),
-            false => format!(
-                " ({} begins one; with write = false it says what to do). Do not compile the text by hand: {}",
-                relaykey("sync"),
-                "it does not hold the login that is known to work under every key that Postfix tries for the endpoint"
+        let (compile, sync) = (self.compile_command(&survey.store), relaykey("sync"));
+        let is_complete = survey.pick.missing.is_empty() && survey.seen.is_some();
+        if is_complete && survey.holds_only(applied) {
+            return format!("; or now, and with write = false in any case: {compile}");
+        }
+        let by_sync = format!(" ({sync} begins one, once no error is left; with write = false it says what to do).");
+        match applied {
+            None if is_complete => format!(
+                "{by_sync} No login is confirmed on this host yet, and whether the one in the text works is not known here: if you \
+                 know that it does, compile it now: {compile}"
+            ),
+            None => format!(
+                "{by_sync} Do not compile the text by hand: it does not hold a login under every key that Postfix tries for the \
+                 endpoint"
+            ),
+            Some(_) => format!(
+                "{by_sync} Do not compile the text by hand: it does not hold the login that is known to work under every key that \
+                 Postfix tries for the endpoint"
             ),
         }
     }
@@ -378,7 +389,7 @@ impl Compiling {
 /// What is said where the text is not to be compiled by hand, and what puts it right.
 pub(super) fn not_by_hand(harm: &str) -> String {
     format!(
-        "Do not compile the text as it is: {harm}. `{}` logs in first, and then puts the login there (with \
+        "Do not compile the text as it is: {harm}. Once no error is left, `{}` logs in, and then puts the login there (with \
          write = false: says how)",
         relaykey("sync")
     )

@@ -48,10 +48,32 @@ impl Endpoint {
         self.names().any(|name| same_host(name, host))
     }
 
+    /// For a destination with one of its names and another port: the port that it has, and the name with the port that leads here.
+    pub(super) fn other_port(&self, host: &str, port: Option<&str>) -> Option<OtherPort> {
+        let there = number(port).filter(|_| !self.is_at(host, port))?;
+        let own = Alias::of_endpoint(&self.host, self.port);
+        if same_host(&own.host, host) {
+            return Some(OtherPort { there, ours: own, is_alias: false });
+        }
+        let ours = self.aliases.iter().find(|alias| same_host(&alias.host, host))?.clone();
+        Some(OtherPort { there, ours, is_alias: true })
+    }
+
     /// The host names of it.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         std::iter::once(self.host.as_str()).chain(self.aliases.iter().map(|alias| alias.host.as_str()))
     }
+}
+
+/// A destination has a name of an endpoint, and not its port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct OtherPort {
+    /// The destination's.
+    pub(super) there: u16,
+    /// What would lead to the endpoint.
+    pub(super) ours: Alias,
+    /// Does `endpoint_aliases` say so, and not `endpoint` with `port`?
+    pub(super) is_alias: bool,
 }
 
 /// The port that a destination names; 25 where it names none.
@@ -380,6 +402,15 @@ mod tests {
         ] {
             let is_at = |endpoint: &Endpoint| endpoint.is_at(host_part(spelt), port_part(spelt));
             assert_eq!((is_at(&ses), is_at(&local)), (is_ses, is_local), "{spelt}");
+        }
+        let other = |of: &Endpoint, spelt| {
+            of.other_port(host_part(spelt), port_part(spelt)).map(|p| (p.there, p.ours.to_string(), p.is_alias))
+        };
+        assert_eq!(other(&local, "[localhost]:10025"), Some((10025, "localhost:2587".into(), false)));
+        assert_eq!(other(&local, "localhost"), Some((25, "localhost:2587".into(), false)));
+        assert_eq!(other(&ses, "[127.0.0.1]:10025"), Some((10025, "127.0.0.1:2525".into(), true)));
+        for (of, spelt) in [(&local, "[localhost]:2587"), (&local, "[::1]:1"), (&ses, "[other.example]:25")] {
+            assert_eq!(other(of, spelt), None, "{spelt}");
         }
         let submission = endpoint("localhost", 587, &[]);
         assert!(submission.is_at("localhost", Some("submission")) && !submission.is_at("localhost", Some("smtps")));

@@ -19,6 +19,7 @@ mod hops;
 mod instances;
 mod master;
 mod origin;
+mod own_table;
 mod ownership;
 mod pick;
 mod process;
@@ -55,15 +56,13 @@ use crate::mta::{
 use differences::{Compared, Compiling};
 use instances::Silent;
 pub use instances::TargetDirectories;
+use own_table::{no_map, no_table};
 use pick::Owned;
 use review::{Problem, Subject};
 use routes::ReadBefore;
 use settings::{ConfigId, Settings, Setup};
 use survey::{Found, Need, Survey, TableSurvey};
-use tables::{
-    LoginMaps, Store, answer, identify, made_no_map, no_map, no_table, resolve, waited_for, with_extension,
-    without_values,
-};
+use tables::{LoginMaps, Store, answer, identify, made_no_map, resolve, waited_for, with_extension, without_values};
 
 /// Where Postfix's programs look when nobody says otherwise.
 const DEFAULT_CONFIG_DIR: &str = "/etc/postfix";
@@ -447,7 +446,12 @@ impl Mta for Postfix {
                 None => Fault::new(
                     Class::Command,
                     format!("postmap cannot look keys up: {words}"),
-                    format!("try it by hand: postmap -q KEY {}:{}", store.kind.name(), path.display()),
+                    format!(
+                        "try it by hand: postmap{} -q KEY {}:{}",
+                        self.config_option(),
+                        store.kind.name(),
+                        path.display()
+                    ),
                 )
                 .temporary()
                 .in_file(path.to_owned()),

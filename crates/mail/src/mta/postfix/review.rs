@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Postfix;
 use super::differences::{Compiling, not_by_hand};
 use super::generations::review_generations;
-use super::hops::{Endpoint, NextHop, port_part, transport, with_brackets};
+use super::hops::{Endpoint, NextHop, OtherPort, port_part, transport, with_brackets};
 use super::origin::Origin;
 use super::proxymap;
 use super::services::Service;
@@ -21,6 +21,7 @@ use crate::finding::{Finding, Severity};
 use crate::host;
 use crate::host::trust::{self, quoted};
 use crate::instruction::Instruction;
+use crate::mta::alias::Alias;
 use crate::mta::{Relay, Reload, shown, table};
 
 impl Postfix {
@@ -106,15 +107,12 @@ impl Postfix {
             );
         } else if !is_ours && !has_live_key {
             for hop in &hops.all {
-                error(
-                    format!(
-                        "{} {} does not lead to the endpoint {endpoint:?}: its host is {}",
-                        hop.origin.parameter(),
-                        shown::hop(&hop.spelt),
-                        shown::hop(&hop.host)
-                    ),
-                    elsewhere(hop, &self.relay),
-                );
+                let (parameter, spelt) = (hop.origin.parameter(), shown::hop(&hop.spelt));
+                let (named, why, fix) = match other_port(hop, &self.relay) {
+                    Some((relay, at)) => (&relay.endpoint, at.what(relay), at.fix(relay)),
+                    None => (endpoint, format!("its host is {}", shown::hop(&hop.host)), elsewhere(hop, &self.relay)),
+                };
+                error(format!("{parameter} {spelt} does not lead to the endpoint {named:?}: {why}"), fix);
             }
         }
         let mut note = |origin: Origin, what: String, fix: String| {
@@ -128,10 +126,18 @@ impl Postfix {
                     format!(
                         "{parameter} {spelt} does not lead to the endpoint {endpoint:?}, and its login is left alone"
                     ),
-                    format!(
-                        "if it is another name of the same server, add {} to endpoint_aliases",
-                        shown::hop(&hop.host)
-                    ),
+                    match other_port(hop, &self.relay) {
+                        // By the bare name every port would count.
+                        Some((_, at)) => format!(
+                            "nothing, where another server listens there; if that port leads to the endpoint too, add {} to \
+                             endpoint_aliases",
+                            at.alias()
+                        ),
+                        None => format!(
+                            "if it is another name of the same server, add {} to endpoint_aliases",
+                            shown::hop(&hop.host)
+                        ),
+                    },
                 );
             } else if hop.is_ours() && hop.origin != Origin::Relayhost {
                 note(
@@ -425,6 +431,41 @@ pub(super) fn review_writers(settings: &Settings, file: &Path, m: &fs::Metadata)
         format!("it belongs to user id {uid}{named}, who can change which logins go where"),
         format!("if that user is not meant to: chown root {shown}"),
     ))
+}
+
+/// Of a next hop that has the name of an endpoint and another port: which endpoint that is, and the ports.
+fn other_port<'r>(hop: &NextHop, relay: &'r Relay) -> Option<(&'r Relay, OtherPort)> {
+    let is_shown = shown::hop(&hop.spelt) != shown::NOT_SHOWN;
+    let mut endpoints = relay.endpoints().filter(|_| is_shown && !hop.is_ours());
+    endpoints.find_map(|relay| Some((relay, Endpoint::of(relay).other_port(&hop.host, port_part(&hop.spelt))?)))
+}
+
+impl OtherPort {
+    /// The destination, as `endpoint_aliases` would have it.
+    fn alias(&self) -> Alias {
+        Alias { port: Some(self.there), ..self.ours.clone() }
+    }
+
+    fn what(&self, relay: &Relay) -> String {
+        match self.is_alias {
+            false => format!("its port is {}, and `port` is {}", self.there, relay.port),
+            true => format!("its port is {}, and endpoint_aliases has {}", self.there, self.ours),
+        }
+    }
+
+    fn fix(&self, relay: &Relay) -> String {
+        let mend = match self.is_alias {
+            false => format!(
+                "if the server of this credential listens there, set port = {}, where endpoint = {:?} is set",
+                self.there, relay.endpoint
+            ),
+            true => format!("if that port leads to the endpoint, add {} to endpoint_aliases", self.alias()),
+        };
+        format!(
+            "{mend}; if another server does, this instance has no use for this credential, unless mail is to go elsewhere, which is \
+             yours to decide: take the target out of the configuration"
+        )
+    }
 }
 
 /// What to do where `relayhost` does not lead to the endpoint. To change where mail goes is not advised.

@@ -89,6 +89,18 @@ pub(super) const PARAMETERS: &[&str] = &[
 impl Postfix {
     /// As they are now. Asked of `postconf` again where main.cf or master.cf is another one than it has read.
     pub(super) fn setup(&self) -> Result<Setup, Fault> {
+        if self.config_dir.is_file() {
+            let directory = self.config_dir.parent().filter(|directory| directory.join("main.cf").is_file());
+            return Err(Fault::new(
+                Class::Config,
+                "config_dir of the target is a file, and not the directory with the files of this instance",
+                match directory {
+                    Some(directory) => format!("name the directory: config_dir = {directory:?}"),
+                    None => "name the directory, which has main.cf in it".into(),
+                },
+            )
+            .in_file(self.config_dir.clone()));
+        }
         for path in self.own_files() {
             trust::look(&path)?;
         }

@@ -9,6 +9,8 @@ use std::{fs, io};
 
 use zeroize::Zeroizing;
 
+pub(super) use super::own_table::no_map;
+use super::own_table::{NamedIn, PASSWORD_MAPS};
 use super::proxymap::unproxied;
 use super::review::Problem;
 use super::services::{Service, may_hold_a_login};
@@ -221,9 +223,11 @@ impl Postfix {
         if output.status.success() && !kinds.lines().any(|line| line.trim() == needed) {
             let fix = match kind {
                 Kind::Hash | Kind::Btree => {
-                    "this Postfix is built without Berkeley DB: change smtp_sasl_password_maps to lmdb: (package \
-                     postfix-lmdb) and run postmap, or follow the NON_BERKELEYDB_README"
-                        .into()
+                    format!(
+                        "this Postfix is built without Berkeley DB: make the table one of lmdb: (package postfix-lmdb): postmap{} \
+                         lmdb:FILE, and then name it so in smtp_sasl_password_maps; or follow the NON_BERKELEYDB_README",
+                        self.config_option()
+                    )
                 }
                 _ => format!(
                     "install the package postfix-{name}; a secondary instance also needs dynamicmaps.cf where its \
@@ -288,10 +292,8 @@ impl Kind {
     }
 }
 
-/// Why a kind of table is not one that we write, and what to do about it.
-pub(super) fn refusal(map: &str) -> (String, &'static str) {
-    const OWN_TABLE: &str = "move the relay's login into a table that relaykey can write: smtp_sasl_password_maps = \
-                             hash:/etc/postfix/sasl_passwd (or lmdb:, btree:, cdb:, texthash:)";
+/// Why a kind of table is not one that we write.
+fn refusal(map: &str) -> String {
     let kind = map.split_once(':').map_or(map, |(kind, _)| kind);
     let why = match kind {
         "proxy" => "proxymap(8) opens it",
@@ -313,7 +315,7 @@ pub(super) fn refusal(map: &str) -> (String, &'static str) {
     };
     let named =
         shown::table_type(map).map_or_else(|| "a kind that is not shown".into(), |kind| format!("kind {kind}:"));
-    (format!("smtp_sasl_password_maps is of {named}, which relaykey cannot write: {why}"), OWN_TABLE)
+    format!("smtp_sasl_password_maps is of {named}, which relaykey cannot write: {why}")
 }
 
 /// A login table, as a service names it.
@@ -326,12 +328,14 @@ pub(super) struct LoginMap {
     pub(super) fixed: Option<Table>,
     /// It gives the same for every key.
     pub(super) is_static: bool,
+    /// It is of a kind that we cannot write.
+    is_refused: bool,
     delimiter: Delimiter,
 }
 
 impl LoginMap {
-    pub(super) fn of(settings: &Settings, spelt: &str) -> Self {
-        let store = Store::of(settings, spelt);
+    pub(super) fn of(named: NamedIn<'_>, spelt: &str) -> Self {
+        let (store, settings) = (Store::of(named, spelt), named.settings);
         let delimiter = settings.delimiter().unwrap_or_default();
         let id = store.as_ref().map_or_else(|_| TableId::new(shown::table(spelt)), Store::id);
         let name = unproxied(spelt);
@@ -344,7 +348,8 @@ impl LoginMap {
         // What a parameter stands for that is not known here is not listed.
         let text = text.filter(|_| !name.contains('$'));
         let fixed = text.and_then(|text| Table::of(text).ok()).map(|table| table.delimited(delimiter));
-        Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some(), delimiter }
+        let is_refused = store.as_ref().is_err_and(|problem| problem.class == Class::Unsupported);
+        Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some(), is_refused, delimiter }
     }
 
     /// A service splits what it finds there by its own setting: a table that two split in two ways is not written.
@@ -423,21 +428,37 @@ impl LoginMaps {
         let mut maps = Self { all: Vec::new(), of_services: Vec::new() };
         for service in &setup.services {
             let numbers: Vec<usize> =
-                service.tables().into_iter().map(|spelt| maps.number(&service.settings, spelt)).collect();
+                service.tables().into_iter().map(|spelt| maps.number(NamedIn::service(service), spelt)).collect();
             if service.logs_in() {
                 numbers.iter().for_each(|number| maps.all[*number].is_split_by(service));
             }
             maps.of_services.push(numbers);
         }
-        setup.main.list("smtp_sasl_password_maps").into_iter().for_each(|spelt| _ = maps.number(&setup.main, spelt));
+        let of_main = setup.main.list(PASSWORD_MAPS).into_iter();
+        let of_main = of_main.map(|spelt| maps.number(NamedIn::main_cf(&setup.main), spelt)).collect();
+        maps.point_to_stores_beside(of_main);
         maps
     }
 
-    fn number(&mut self, settings: &Settings, spelt: &str) -> usize {
+    /// Where a service has a table that we can write beside one that we cannot, it needs no other.
+    fn point_to_stores_beside(&mut self, of_main: Vec<usize>) {
+        for number in 0..self.all.len() {
+            let lists = self.of_services.iter().chain([&of_main]).filter(|list| list.contains(&number));
+            let store = lists.flatten().find_map(|beside| self.all[*beside].store.as_ref().ok()).map(Store::id);
+            if let LoginMap { is_refused: true, store: Err(problem), .. } = &mut self.all[number]
+                && let Some(id) = store
+            {
+                problem.finding.fix =
+                    format!("move the relay's login, with its key, into {id}, which relaykey can write");
+            }
+        }
+    }
+
+    fn number(&mut self, named: NamedIn<'_>, spelt: &str) -> usize {
         if let Some(number) = self.all.iter().position(|map| map.spelt == spelt) {
             return number;
         }
-        let mut map = LoginMap::of(settings, spelt);
+        let mut map = LoginMap::of(named, spelt);
         if let Some(number) = self.all.iter().position(|known| known.id == map.id) {
             // One path, spelt in two ways.
             if self.all[number].store.is_ok() && map.store.is_ok() {
@@ -511,11 +532,10 @@ impl Store {
         ))
     }
 
-    /// The table that is spelt so. `settings`: of the service that names it.
-    pub(super) fn of(settings: &Settings, map: &str) -> Result<Self, Box<Problem>> {
-        let main_cf = || Path::new(settings.get("config_directory")).join("main.cf");
-        let refuse =
-            |class, what: String, fix: &str| Box::new(Problem::error(class, Some(main_cf()), what, fix.into()));
+    /// The table that is spelt so.
+    pub(super) fn of(named: NamedIn<'_>, map: &str) -> Result<Self, Box<Problem>> {
+        let settings = named.settings;
+        let refuse = |class, what: String, fix: String| Box::new(Problem::error(class, Some(named.file()), what, fix));
         let typed = |map: &str| {
             let (kind, path) = map.split_once(':').filter(|(kind, _)| !kind.contains(['/', '{']))?;
             Some((kind.to_owned(), path.to_owned()))
@@ -528,7 +548,7 @@ impl Store {
                      \"type:name\" form\"), and all mail waits in the queue",
                     shown::table(map)
                 ),
-                &format!(
+                format!(
                     "write the type in front of it, as in {}:{}",
                     settings.get("default_database_type"),
                     shown::table(map)
@@ -540,8 +560,7 @@ impl Store {
         let is_proxied = inner.is_some();
         let (kind, path) = inner.unwrap_or((kind, path));
         let Some(kind) = Kind::new(&kind) else {
-            let (what, fix) = refusal(map);
-            return Err(refuse(Class::Unsupported, what, fix));
+            return Err(refuse(Class::Unsupported, refusal(map), named.own_table_in_front()));
         };
         // Daemons look for what has no absolute path in their queue directory; `postmap` looks where it is called.
         let path = Path::new(settings.get("queue_directory")).join(path);
@@ -696,39 +715,6 @@ pub(super) fn waited_for(e: host::HostError, settings: &Settings, kind: Kind, pa
         )).temporary().in_file(map)
 }
 
-pub(super) fn no_table(config_dir: &Path) -> Fault {
-    Fault::new(
-        Class::Config,
-        "smtp_sasl_password_maps names no table that relaykey can write",
-        format!("name one more there, as hash:{}/sasl_passwd, after what it names now", config_dir.display()),
-    )
-    .in_file(config_dir.join("main.cf"))
-}
-
-/// No client service names a login table.
-pub(super) fn no_map(settings: &Settings) -> Problem {
-    let config_dir = Path::new(settings.get("config_directory"));
-    Problem::error(
-        Class::Config,
-        Some(config_dir.join("main.cf")),
-        "smtp_sasl_password_maps is empty: there is no table for the login".into(),
-        password_maps(settings, config_dir),
-    )
-}
-
-/// How an instance gets a login table of its own. One that is named and not there keeps all mail back.
-fn password_maps(settings: &Settings, config_dir: &Path) -> String {
-    let dir = config_dir.display();
-    let kind = Kind::new(settings.get("default_database_type")).unwrap_or(Kind::Hash);
-    let compiled = kind.extension().map(|_| format!(" && postmap -c {dir} {}:{dir}/sasl_passwd", kind.name()));
-    format!(
-        "touch {dir}/sasl_passwd && chmod 0600 {dir}/sasl_passwd{} && postconf -c {dir} -e 'smtp_sasl_password_maps = \
-         {}:{dir}/sasl_passwd' # relaykey adds the login",
-        compiled.unwrap_or_default(),
-        kind.name()
-    )
-}
-
 /// The state of a file that is read; `None`: there is none.
 pub(super) fn look(path: &Path) -> Result<Option<host::FileId>, Fault> {
     let (directory, name) = host::Directory::of(path)?;
@@ -768,7 +754,7 @@ mod tests {
             ("proxy:proxy:lmdb:no-table", "proxy:lmdb:/usr/no-table", "/usr/no-table"),
             ("texthash:/no-table", "texthash:/no-table", "/no-table"),
         ] {
-            let store = Store::of(&main, spelt).map_err(|problem| problem.finding.what).unwrap();
+            let store = Store::of(NamedIn::main_cf(&main), spelt).map_err(|problem| problem.finding.what).unwrap();
             let text = fs::canonicalize("/usr").unwrap().join(text.strip_prefix("/usr/").unwrap_or(text));
             let parent = fs::canonicalize(text.parent().unwrap()).unwrap();
             assert_eq!((store.id().as_str(), store.text.parent().unwrap()), (id, parent.as_path()), "{spelt}");

@@ -8,6 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::hops::NextHop;
+use super::own_table::NamedIn;
 use super::proxymap::unproxied;
 use super::review::Problem;
 use super::services::{Service, may_hold_a_login};
@@ -193,7 +194,7 @@ struct Unreadable;
 
 /// What stands under a name in a table whose entries are its name.
 fn written_out(service: &Service, spelt: &str, name: &str) -> Option<String> {
-    let map = LoginMap::of(&service.settings, spelt);
+    let map = LoginMap::of(NamedIn::service(service), spelt);
     let table = map.fixed.as_ref()?;
     let is_static = unproxied(spelt).starts_with("static:");
     let entry = if is_static { Some(table.entry(0)) } else { table.get_folded(name).map(|(_, entry)| entry) };
