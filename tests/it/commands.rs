@@ -258,7 +258,7 @@ fn a_fresh_host_is_told_no_version_that_the_next_run_calls_otherwise() {
     assert_eq!(told(), told());
     // The first run that may keep something names it for good.
     host.sync(&[], 0).says(&["ses: adopted"]).says_not("not-named-yet");
-    let version = host.state("ses")["applied"]["id"]["version"].as_str().expect("a version").to_owned();
+    let version = host.state("ses")["applied"]["version"].as_str().expect("a version").to_owned();
     host.relaykey(&["check"]).expect(0).says(&[&format!("gives version {version}: ")]);
 }
 

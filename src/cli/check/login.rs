@@ -151,7 +151,7 @@ pub(super) async fn logins(
                 let what = format!("what the source holds is no login for {}: {e}", smtp.place());
                 // Of another target with the same one it is said already.
                 if !tried.iter().any(|(before, _)| *before == alone(smtp)) {
-                    findings.error(name, "login", what, e.fix().into());
+                    findings.error(name, "login", what, e.fix());
                     tried.push((alone(smtp), None));
                 }
                 continue;
