@@ -206,6 +206,29 @@ pub struct AwsSession {
     client: SharedHttpClient,
     limits: Limits,
     loaded: Mutex<Option<SdkConfig>>,
+    reached_for: ReachedFor,
+}
+
+/// What AWS is reached for: where people set a region for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReachedFor {
+    /// One thing or another of a program.
+    #[default]
+    Anything,
+    Secret,
+    Parameter,
+    Report,
+}
+
+impl ReachedFor {
+    fn where_region_goes(self) -> &'static str {
+        match self {
+            Self::Anything => "set `region` under [aws]",
+            Self::Secret => "set `region` in [credential.source] or under [aws], or name the secret by its ARN",
+            Self::Parameter => "set `region` in [credential.source] or under [aws], or name the parameter by its ARN",
+            Self::Report => "set `region` in this [[report]], or under [aws]",
+        }
+    }
 }
 
 impl AwsSession {
@@ -217,7 +240,14 @@ impl AwsSession {
             client: http.client(settings.proxy.as_deref())?,
             limits: http.limits,
             loaded: Mutex::new(None),
+            reached_for: ReachedFor::default(),
         })
+    }
+
+    /// Says what it is for.
+    #[must_use]
+    pub fn reached_for(self, reached_for: ReachedFor) -> Self {
+        Self { reached_for, ..self }
     }
 
     /// The SDK's configuration: loaded at the first call, then kept, with the credentials the SDK caches in it. With a
@@ -324,7 +354,7 @@ impl AwsSession {
             return Err(Fault::new(
                 Class::Configuration,
                 "no AWS region is known: not from the configuration, an ARN, the environment, a profile, or instance metadata",
-                "set `region` under [aws], or name the secret by its ARN",
+                self.reached_for.where_region_goes(),
             ));
         };
         if let Some(profile) = &s.profile {
@@ -393,6 +423,19 @@ pub fn partition(region: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_region_is_set_where_it_is_missing() {
+        let places = [ReachedFor::Secret, ReachedFor::Parameter, ReachedFor::Report].map(ReachedFor::where_region_goes);
+        assert_eq!(
+            places.map(|place| (
+                place.contains("[[report]]"),
+                place.contains("the secret"),
+                place.contains("the parameter")
+            )),
+            [(false, true, false), (false, false, true), (true, false, false)]
+        );
+    }
 
     #[test]
     fn only_aws_names_belong_to_one_service() {

@@ -320,6 +320,8 @@ pub struct Whose {
     pub credential: String,
     pub host: String,
     pub host_id: String,
+    /// The id is not kept: the first run makes another one.
+    pub is_passing: bool,
 }
 
 /// What [`Receiver::check`] gives: what was seen, in words; or why a report would not arrive.

@@ -379,7 +379,7 @@ impl AttemptContext<'_> {
 
     /// The greeting.
     async fn greeted<S: SmtpStream>(&self, dialogue: &mut Dialogue<S>) -> Result<(), LoginVerdict> {
-        let reply = self.heard(GREETING, dialogue.reply()).await?;
+        let reply = self.heard(GREETING, dialogue.reply()).await.map_err(|verdict| self.silent(verdict))?;
         match reply.code {
             220 => Ok(()),
             400.. => Err(self.said(&reply, When::BeforeTheLogin)),
@@ -467,12 +467,29 @@ impl AttemptContext<'_> {
 
     async fn within<T>(&self, waiting: &str, step: impl Future<Output = T>) -> Result<T, LoginVerdict> {
         timeout_at(self.deadline, step).await.map_err(|_| {
-            let implicit_port = matches!(self.smtp.port, 465 | 2465) && self.smtp.tls == Tls::Starttls;
-            let fix = implicit_port
-                .then(|| "ports 465 and 2465 speak TLS from the first byte: set tls = \"implicit\"".to_owned());
             let words = format!("gave up after {:?}, waiting for {waiting}", self.smtp.timeout);
-            self.unknown(Class::Timeout, true, words, fix)
+            self.unknown(Class::Timeout, true, words, None)
         })
+    }
+
+    /// A server that speaks TLS from the first byte waits for the client's, and says nothing, until one of the two gives up.
+    fn silent(&self, verdict: LoginVerdict) -> LoginVerdict {
+        let LoginVerdict::Unknown { class: class @ (Class::Timeout | Class::Network), temporary, words, fix: None } =
+            verdict
+        else {
+            return verdict;
+        };
+        let fix = match self.smtp.port {
+            _ if self.smtp.tls == Tls::Implicit => None,
+            465 | 2465 => Some("ports 465 and 2465 speak TLS from the first byte: set tls = \"implicit\"".to_owned()),
+            // Of these it is known that they do not.
+            25 | 587 | 2587 => None,
+            port => Some(format!(
+                "where port {port} speaks TLS from the first byte, set tls = \"implicit\"; else check that it is the endpoint's port, and \
+                 what stands on the way to it"
+            )),
+        };
+        LoginVerdict::Unknown { class, temporary, words, fix }
     }
 
     /// The words are others' in part; the fix is ours, and what stands in it of the login is no secret.

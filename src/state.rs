@@ -154,6 +154,9 @@ pub struct HostIdentity {
     /// The installation that this one is a copy of.
     #[serde(default)]
     pub clone_of: Option<CloneOf>,
+    /// The host id is not kept: the next process makes another one.
+    #[serde(skip)]
+    pub is_passing: bool,
 }
 
 /// What tells one machine from another, as far as it is known.
@@ -359,8 +362,9 @@ impl Store {
         if self.access == Access::Write {
             host::replace(&path, &key, 0o600)?;
             self.saved().key = Some(Zeroizing::new(key));
+            return Ok(LocalKey::new(key));
         }
-        Ok(LocalKey::new(key))
+        Ok(LocalKey::passing(key))
     }
 
     /// Who this host is. `configured` wins over the name that was kept; without either `fallback` is kept.
@@ -400,6 +404,7 @@ impl Store {
                 machine,
                 instance,
                 clone_of: None,
+                is_passing: false,
             },
             Some(kept) if comparable && (another(&kept.machine, &machine) || another(&kept.instance, &instance)) => {
                 HostIdentity {
@@ -409,6 +414,7 @@ impl Store {
                     machine,
                     instance,
                     clone_of: Some(CloneOf { host_id: kept.host_id, at: now }),
+                    is_passing: false,
                 }
             }
             // What is not known at the moment is not another one.
@@ -421,6 +427,9 @@ impl Store {
         if let Some(name) = configured {
             name.clone_into(&mut identity.name);
         }
+        let is_kept =
+            self.access == Access::Write || kept.as_ref().is_some_and(|kept| kept.host_id == identity.host_id);
+        identity.is_passing = !is_kept;
         if kept.as_ref() != Some(&identity) && self.access == Access::Write {
             host::replace(&path, &json(&identity), 0o600)?;
         }

@@ -66,7 +66,7 @@ relaykey_core::words! {
         UpToDate = "up-to-date",
         DryRun = "dry-run",
         PendingApproval = "pending-approval",
-        /// No version waits, and a person is to put right what the mail server uses.
+        /// A person is to change what the mail server uses: to the version that waits, or to put right what is there.
         ByHand = "by-hand",
         Rejected = "rejected",
         Left = "left",
@@ -219,6 +219,8 @@ impl Synced {
             RunEnd::Done(None) => SyncOutcome::UpToDate,
             RunEnd::Waits if candidate.is_none() => SyncOutcome::ByHand,
             RunEnd::Waits if is_rejected => SyncOutcome::Rejected,
+            // Nobody is asked to approve what a person is to put in place.
+            RunEnd::Waits if ended.failures.iter().any(|(_, f)| f.class == Class::ByHand) => SyncOutcome::ByHand,
             RunEnd::Waits => SyncOutcome::PendingApproval,
             RunEnd::ForNow => SyncOutcome::FailedForNow,
             RunEnd::ForGood => SyncOutcome::Failed,
@@ -273,17 +275,21 @@ impl Synced {
     pub fn lines(&self) -> (Vec<String>, Vec<String>) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         for p in &self.preview {
-            out.push(format!("{}: target {} would change:", self.name, p.target));
+            // Nothing of it is relaykey's to do, the reload neither: what a person does, and in which order, is said below.
+            let is_for_a_person = p.by_hand && !p.change.is_empty();
+            let whose = if is_for_a_person { "is changed by hand (write = false), to" } else { "would change:" };
+            let end = if is_for_a_person { ":" } else { "" };
+            out.push(format!("{}: target {} {whose}{end}", self.name, p.target));
             out.extend(p.change.iter().map(|line| format!("  {line}")));
             if p.change.is_empty() {
                 out.push("  nothing".into());
             }
-            if let Some(why) = p.reload_because {
+            if let Some(why) = p.reload_because.filter(|_| !is_for_a_person) {
                 out.push(format!("  {}", reload_ahead(why, p.reload_never)));
             }
             // Of a target that relaykey changes itself, the change says it all.
-            if p.by_hand && !p.change.is_empty() {
-                out.push(format!("{}: target {} is changed by hand; what differs now:", self.name, p.target));
+            if is_for_a_person {
+                out.push(format!("{}: target {}: what differs now:", self.name, p.target));
                 out.extend(p.differences.iter().map(|line| format!("  {line}")));
                 out.extend(by_hand(&self.name, &p.target, &p.todo));
             }
@@ -446,6 +452,8 @@ pub fn line(credential: &config::Credential, event: &RunEvent<'_>, now: Timestam
                     (_, Some(swapped)) => {
                         format!("version {} was put there before, and is not confirmed yet", swapped.id.version)
                     }
+                    // Of what stands there nothing is shown: a secret may stand in the place of the name.
+                    ([], None) if i.first_live_id.is_some() => "has an entry whose value is no login".into(),
                     ([], None) => "has no entry yet".into(),
                     (usernames, None) => format!("uses {}", usernames.join(" and ")),
                 },
@@ -462,7 +470,7 @@ pub fn line(credential: &config::Credential, event: &RunEvent<'_>, now: Timestam
                 },
                 Outcome::ByHand(..) => "is for a person to change".into(),
                 Outcome::Swapped => "in place".into(),
-                Outcome::Activated => "noticed".into(),
+                Outcome::Activated => "no reload is owed".into(),
                 Outcome::ReadBack(r) => format!("{} gives the right login ({})", r.keys.join(", "), r.how),
                 Outcome::Failed(f) | Outcome::Mismatch(f) | Outcome::ReloadOwed(f) => format!("failed: {}", f.what),
                 Outcome::NotGiven(f) => format!("cannot be tried: {}", f.what),
@@ -485,6 +493,26 @@ pub fn line(credential: &config::Credential, event: &RunEvent<'_>, now: Timestam
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What of an entry may not be shown is not called no entry; and of a mail server that does not run nobody says that it noticed.
+    #[test]
+    fn a_step_says_no_more_than_was_seen() {
+        let (config, _) = config::parse(config::EXAMPLE).expect("the example");
+        let credential = &config.credentials[0];
+        let said = |step: Step, outcome: Outcome| {
+            let event = RunEvent::Ended { step: &step, outcome: &outcome, took: Duration::ZERO };
+            line(credential, &event, Timestamp::UNIX_EPOCH).expect("a line")
+        };
+        let inspect = |first_live_id: Option<&str>| {
+            let first_live_id = first_live_id.map(str::to_owned);
+            let found = rollover::Inspection { first_live_id, ..rollover::Inspection::default() };
+            said(Step::Inspect { target: 0 }, Outcome::Inspected(found))
+        };
+        assert!(inspect(None).contains("has no entry yet"));
+        assert!(inspect(Some("id")).contains("has an entry whose value is no login"), "{}", inspect(Some("id")));
+        let activated = said(Step::Activate { target: 0 }, Outcome::Activated);
+        assert!(activated.contains("no reload is owed"), "{activated}");
+    }
 
     #[test]
     fn the_outcome_of_a_run_is_one_word() {

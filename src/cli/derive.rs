@@ -28,6 +28,12 @@ pub fn run(json: bool, args: &DeriveArgs) -> Exit {
         complain(&format!("{:?} is not a region", args.region), "name it as AWS does, for example --region eu-west-1");
         return Exit::Usage;
     }
+    if let Some(odd) = credential::odd_region(&args.region) {
+        tell(&format!("relaykey: warning: {odd}"));
+        tell(
+            "  fix: correct --region, if it is mistyped: a password is good for one region, and the endpoint only says that it is wrong",
+        );
+    }
     let secret = match read_secret(args.any_length) {
         Ok(secret) => secret,
         Err((what, fix)) => {

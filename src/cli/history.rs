@@ -24,8 +24,13 @@ pub struct HistoryArgs {
     #[arg(long)]
     verify: bool,
     /// Records per credential, the latest first; 0: all that are kept.
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value = "20", value_parser = number)]
     limit: usize,
+}
+
+/// The words of the standard library's own error are a programmer's.
+fn number(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number, as in --limit 20".to_owned())
 }
 
 const SCHEMA: &str = "relaykey/history/v1";

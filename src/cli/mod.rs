@@ -45,15 +45,10 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct Common {
-    /// The configuration file.
-    #[arg(
-        long,
-        global = true,
-        env = "RELAYKEY_CONFIG",
-        value_name = "PATH",
-        default_value = CONFIG
-    )]
-    config: PathBuf,
+    /// The configuration file; without it, what RELAYKEY_CONFIG names, else /etc/relaykey/config.toml.
+    // Not by clap's `env`: where the variable is set, every error of usage would name --config as something that is needed.
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
     /// Print facts as JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
@@ -109,6 +104,8 @@ pub fn run() -> ExitCode {
         return Exit::ForNow.code().into();
     }
     let Common { config, json } = cli.common;
+    let config = config.or_else(|| std::env::var_os("RELAYKEY_CONFIG").map(PathBuf::from));
+    let config = config.unwrap_or_else(|| CONFIG.into());
     instruction::goes_by(unusual(&config));
     let exit = match cli.command {
         CliCommand::Run => run::run(&config, json),

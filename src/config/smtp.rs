@@ -113,7 +113,7 @@ pub(super) fn door(reader: &mut Reader, view: &SectionView) -> Door {
         endpoint: reader.read(view, "endpoint", value::host_name),
         port: reader.read(view, "port", value::port),
         tls: reader.read(view, "tls", |v| value::choice(v, &tls, &[])),
-        region: reader.read(view, "region", aws::region),
+        region: aws::read_region(reader, view),
     }
 }
 

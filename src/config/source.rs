@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::aws::{self, Aws, arn};
 use super::value::{self, Judged, mistake, trimmed};
 use super::{At, DEFAULT_POLL, DeValue, Reader, Section, SectionView, Severity, key};
-use crate::credential::{JsonKeys, region_shaped};
+use crate::credential::{JsonKey, JsonKeys, region_shaped};
 use crate::instruction::relaykey;
 
 const SECRETS_MANAGER: &str = "secrets-manager";
@@ -153,7 +153,8 @@ pub(super) fn read(
         let what = "username_key and password_key name the same key";
         reader.error(password.line, what, "name the key of the user name and the key of the password");
     }
-    let keys = JsonKeys { username: username.map(|at| at.value), password: password.map(|at| at.value), of_ses: false };
+    let key = |at: At<String>| JsonKey { name: at.value, line: at.line };
+    let keys = JsonKeys { username: username.map(key), password: password.map(key), of_ses: false };
 
     let source = match kind {
         Some(SECRETS_MANAGER) => {

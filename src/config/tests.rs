@@ -6,7 +6,7 @@ use std::path::Path;
 use proptest::test_runner::{Config as ProptestConfig, RngSeed};
 
 use super::*;
-use crate::credential::JsonKeys;
+use crate::credential::{JsonKey, JsonKeys};
 
 /// The good configuration that the tables below change. One key to a line.
 const GOOD: &str = r#"config_version = 1
@@ -291,7 +291,8 @@ credentials = ["sm"]
     };
     let stages = vec!["CANARY".into(), "AWSCURRENT".into()];
     assert_eq!(sm.source, SourceConfig::SecretsManager { secret: "ses/prod".into(), stages, aws: aws.clone() });
-    assert_eq!(sm.keys, JsonKeys { username: Some("u".into()), password: Some("p".into()), of_ses: false });
+    let named = |name: &str, line| Some(JsonKey { name: name.into(), line });
+    assert_eq!(sm.keys, JsonKeys { username: named("u", 22), password: named("p", 23), of_ses: false });
     let [main] = sm.targets.as_slice() else { panic!("{sm:?}") };
     assert_eq!(main.name, "main");
     assert_eq!(main.kind, TargetKind::Postfix { config_dir: "/etc/postfix-a".into() });

@@ -30,7 +30,7 @@ use jiff::{SignedDuration, Timestamp};
 use relaykey_core::report::place::{self, TableLayout};
 use tokio::sync::Mutex;
 
-use crate::aws::{self, AwsSession, Call, Http, ServiceError};
+use crate::aws::{self, AwsSession, Call, Http, ReachedFor, ServiceError};
 use crate::config::{Aws, TableKeys};
 use crate::fault::{Class, Fault};
 use crate::report::{Checking, Delivering, Receiver, Whose};
@@ -66,7 +66,7 @@ pub struct DynamoDb {
 impl DynamoDb {
     /// `table` is its name.
     pub fn new(table: &str, keys: &TableKeys, aws: &Aws, http: &Http) -> Result<Self, Fault> {
-        let session = AwsSession::new(aws, http)?;
+        let session = AwsSession::new(aws, http)?.reached_for(ReachedFor::Report);
         let (table, keys, region) = (table.to_owned(), keys.clone(), aws.region.clone());
         Ok(Self { table, keys, region, session, user_id: Mutex::new(None) })
     }
@@ -239,7 +239,12 @@ impl DynamoDb {
         named(&whose.host)?;
         let config = self.session.config().await?;
         let keys = &self.item_keys(&whose.credential, &whose.host, &whose.host_id).await?;
-        let place = self.place(config.region().map_or("", |r| r.as_ref()), keys, &whose.host);
+        // An id that the first run makes anew is not shown as if it stayed.
+        let shown = keys.clone().map(|(name, value)| match whose.is_passing {
+            true => (name, value.replace(&whose.host_id, "(a new host id)")),
+            false => (name, value),
+        });
+        let place = self.place(config.region().map_or("", |r| r.as_ref()), &shown, &whose.host);
         let request = Client::new(&config).get_item().table_name(&self.table).consistent_read(true);
         match request.set_key(Some(key(keys))).send().await {
             Ok(output) => match output.item() {
@@ -251,7 +256,10 @@ impl DynamoDb {
                 Some(item) => {
                     let there = StoredItem::read(&place, item)?;
                     match there.standing(&whose.host_id, None, Timestamp::now()) {
-                        ItemState::Occupied => Err(occupied(&place, &there, &whose.host_id)),
+                        ItemState::Occupied => {
+                            let here = if whose.is_passing { "none yet" } else { &whose.host_id };
+                            Err(occupied(&place, &there, here))
+                        }
                         ItemState::Gone => Ok(format!(
                             "{} holds report number {} of another installation (host_id {}), which {}: it will be taken over",
                             place.item(),

@@ -15,7 +15,7 @@ use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
 use relaykey_core::report::{HeldKeyId, REPORT_V1, place};
 use serde::Deserialize;
 
-use crate::aws::{self, AwsSession, Call, Http, ServiceError};
+use crate::aws::{self, AwsSession, Call, Http, ReachedFor, ServiceError};
 use crate::config::Aws;
 use crate::fault::{Class, Fault};
 use crate::instruction::{Instruction, relaykey};
@@ -39,7 +39,11 @@ pub struct ParameterReceiver {
 impl ParameterReceiver {
     /// `path` begins with `/` and does not end with it.
     pub fn new(path: &str, aws: &Aws, http: &Http) -> Result<Self, Fault> {
-        Ok(Self { path: path.to_owned(), region: aws.region.clone(), session: AwsSession::new(aws, http)? })
+        Ok(Self {
+            path: path.to_owned(),
+            region: aws.region.clone(),
+            session: AwsSession::new(aws, http)?.reached_for(ReachedFor::Report),
+        })
     }
 
     async fn put(&self, report: &Report) -> Result<(), Fault> {

@@ -135,8 +135,16 @@ pub(super) fn refusal(policy: &TargetPolicy, reply: &str, now: Timestamp) -> Fai
     Fault::new(
         Class::Refused,
         format!("{} refused the credential: {reply}", policy.endpoint),
-        "nothing was changed by it; check that the access key is active and that what is stored is the SMTP password made from \
-         it for the region of this mail relay; if not, publish a valid one at the source",
+        match &policy.region {
+            Some(region) => format!(
+                "nothing was changed by it; check that the access key is active and that this mail relay is in region {region}, which \
+                 the configuration names: of an IAM access key relaykey derives the SMTP password for that region, and a ready-made \
+                 one must be made for it; if both are right, publish a valid key at the source"
+            ),
+            None => "nothing was changed by it; check that the access key is active and that what is stored is the SMTP password made from \
+                     it for the region of this mail relay; if not, publish a valid one at the source"
+                .to_owned(),
+        },
     )
     .at(now)
 }

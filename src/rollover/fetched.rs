@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::facts::{Facts, SourceVersion, Superseded, TargetFacts};
-use super::looked::nothing_stands_in_the_way;
+use super::looked::{LOOKED_UP, nothing_stands_in_the_way};
 use super::people::approval;
 use super::policy::Policy;
 use super::standing::{VersionStanding, ambiguous, is_ambiguous, is_begun, named, standing};
@@ -97,6 +97,7 @@ pub(super) fn fetched(facts: &mut Facts, policy: &Policy, found: SourceVersion, 
             }
         }
     }
+    keep_why_not_taken(facts, policy, &found);
     let begun = is_begun(facts, &found);
     if let Some(candidate) = facts.state.candidate.as_mut().filter(|c| c.id == found.id) {
         let before = candidate.approval.take().filter(|a| a.holds(now) || begun);
@@ -131,6 +132,25 @@ pub(super) fn fetched(facts: &mut Facts, policy: &Policy, found: SourceVersion, 
         facts.targets.iter_mut().for_each(|t| t.probed = true);
     }
     facts.fetched = Some(found);
+}
+
+/// What stands in the way of what the source gives is for those who read the state later. What is met again is written down
+/// anew now and then: a look that finds nothing new writes nothing.
+fn keep_why_not_taken(facts: &mut Facts, policy: &Policy, found: &SourceVersion) {
+    let Facts { blocked, state, .. } = facts;
+    let kept = state.not_taken.take();
+    state.not_taken = match blocked {
+        None => None,
+        // Somebody asked for something else in vain; what the source gives is as it was.
+        Some(answer) if answer.is_an_answer() => {
+            kept.filter(|_| policy.ordered && state.left_behind.contains(&found.id))
+        }
+        Some(new) => {
+            let same = |kept: &Failure| (kept.class, &kept.what, &kept.fix) == (new.class, &new.what, &new.fix);
+            let lately = |kept: &Failure| new.at.duration_since(kept.at) < LOOKED_UP;
+            kept.filter(|kept| same(kept) && lately(kept)).or_else(|| Some(new.clone()))
+        }
+    };
 }
 
 /// Why the version that the source gives is not taken yet, where that is because it is not newer.

@@ -12,7 +12,7 @@ use crate::credential::{VersionId, is_access_key_id, shown};
 use crate::fault::{Class, Failure};
 
 /// What was looked up and found unchanged is written down anew this often.
-const LOOKED_UP: SignedDuration = SignedDuration::from_hours(1);
+pub(super) const LOOKED_UP: SignedDuration = SignedDuration::from_hours(1);
 
 /// A look at a target gave this.
 pub(super) fn inspected(facts: &mut Facts, index: usize, found: Inspection, now: Timestamp) {

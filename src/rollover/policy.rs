@@ -32,6 +32,8 @@ pub struct TargetPolicy {
     /// False: a person changes it.
     pub write: bool,
     pub endpoint: String,
+    /// The SES region that `region` says, where the endpoint's name does not.
+    pub region: Option<String>,
     pub propagation: SignedDuration,
     pub retry: SignedDuration,
     /// The first target that logs in at the same place with the same login: one AUTH serves all of them.
@@ -41,7 +43,9 @@ pub struct TargetPolicy {
 impl TargetPolicy {
     /// What is said of another endpoint of the target than the default one, where it is another.
     pub(super) fn at(&self, endpoint: Option<&str>) -> Self {
-        Self { endpoint: endpoint.unwrap_or(&self.endpoint).to_owned(), ..self.clone() }
+        let endpoint = endpoint.unwrap_or(&self.endpoint).to_owned();
+        let region = self.region.clone().filter(|_| endpoint == self.endpoint);
+        Self { endpoint, region, ..self.clone() }
     }
 }
 
@@ -63,6 +67,7 @@ impl Policy {
                 drift: t.drift,
                 write: t.write,
                 endpoint: t.smtp.endpoint.clone(),
+                region: t.smtp.region.clone(),
                 propagation: signed(t.smtp.propagation),
                 retry: signed(t.smtp.retry),
                 logs_in_as: logs_in_as(index, t),

@@ -17,7 +17,7 @@ use super::target_state::{Begun, Retry, TargetState};
 use crate::credential::{
     NOT_SHOWN, SourceIdentity, VersionId, has_secret_shape, is_access_key_id, shown, shown_or_said,
 };
-use crate::fault::Class;
+use crate::fault::{Class, Failure};
 use crate::text;
 
 /// How many versions that this host left behind are remembered.
@@ -113,6 +113,10 @@ pub struct State {
     /// time. What stands in the way of that other one is told, and tried again, by itself.
     #[serde(default)]
     pub put_back: Retry,
+    /// Why what the source gave last was not taken, where nobody asked in vain: it stands until the source gives what is taken. A
+    /// process that only reads the state would know nothing of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_taken: Option<Failure>,
 }
 
 impl State {
@@ -150,6 +154,7 @@ impl State {
             found_first: None,
             begun_elsewhere: Vec::new(),
             put_back: Retry::default(),
+            not_taken: None,
         }
     }
 }

@@ -36,6 +36,7 @@ fn policy(targets: usize) -> Policy {
         drift: Drift::Heal,
         write: true,
         endpoint: "email-smtp.us-east-1.amazonaws.com".into(),
+        region: None,
         propagation: SignedDuration::from_secs(300),
         retry: SignedDuration::from_secs(10),
         logs_in_as: i,

@@ -14,7 +14,7 @@ use crate::credential::{JsonKeys, LocalKey, MAX_PAYLOAD, SourceIdentity, Version
 use crate::fault::{Class, Fault};
 use crate::host::HostError;
 use crate::host::trust::{self, WhyUntrusted};
-use crate::source::{Fetched, Fetching, Looking, SeenVersion, Source, bad_payload, not_given, payload};
+use crate::source::{Corrected, Fetched, Fetching, Looking, SeenVersion, Source, bad_payload, not_given, payload};
 
 /// A read that takes longer hangs in a network file system.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -72,14 +72,14 @@ impl File {
     fn seen(&self, content: &[u8]) -> SeenVersion {
         SeenVersion {
             identity: SourceIdentity { arn: format!("file:{}", self.path.display()), created: None },
-            id: VersionId { version: self.key.content_version(content), order: None },
+            id: VersionId { version: self.key.file_version(content), order: None },
         }
     }
 
     async fn get(&self) -> Result<Fetched, Fault> {
         let content = self.content().await?;
         let SeenVersion { identity, id } = self.seen(&content);
-        let payload = payload(&format!("file {}", self.path.display()), &content, &self.keys)?;
+        let payload = payload(&format!("file {}", self.path.display()), &content, &self.keys, Corrected::InTheFile)?;
         Ok(Fetched { identity, id, payload })
     }
 }
@@ -102,7 +102,7 @@ impl Source for File {
             if (&seen.identity, &seen.id) != (identity, id) {
                 return Err(not_given(format!("{about} holds another version than this host uses")));
             }
-            let payload = payload(&about, &content, &self.keys)?;
+            let payload = payload(&about, &content, &self.keys, Corrected::InTheFile)?;
             Ok(Fetched { identity: seen.identity, id: seen.id, payload })
         })
     }
@@ -195,7 +195,7 @@ fn read(path: &Path, owner: Option<&str>) -> Result<Zeroizing<Vec<u8>>, Fault> {
         e => temporary(path, &e.to_string(), &e.fix()),
     })?;
     if content.is_empty() {
-        return Err(bad_payload(format!("file {} is empty", path.display())));
+        return Err(bad_payload(format!("file {} is empty", path.display()), Corrected::InTheFile));
     }
     Ok(content)
 }

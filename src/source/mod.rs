@@ -178,9 +178,22 @@ fn in_region_of(name: &str, aws: &config::Aws) -> config::Aws {
     aws
 }
 
+/// How another value gets into a source.
+#[derive(Clone, Copy)]
+enum Corrected {
+    AsNewVersion,
+    InTheFile,
+}
+
 /// Reads the bytes a source gave. Errors of it name keys and positions, never content.
-fn payload(about: &str, bytes: &[u8], keys: &JsonKeys) -> Result<Payload, Fault> {
-    Payload::parse(bytes, keys).map_err(|e| bad_payload(format!("{about}: {e}")))
+fn payload(about: &str, bytes: &[u8], keys: &JsonKeys, corrected: Corrected) -> Result<Payload, Fault> {
+    Payload::parse(bytes, keys).and_then(Payload::with_a_whole_key).map_err(|e| {
+        let what = format!("{about}: {e}");
+        match e.setting() {
+            Some(fix) => Fault::new(Class::Payload, what, fix),
+            None => bad_payload(what, corrected),
+        }
+    })
 }
 
 /// The version that was asked for, or why it is none.
@@ -199,12 +212,14 @@ fn not_given(what: String) -> Fault {
     )
 }
 
-fn bad_payload(what: String) -> Fault {
-    Fault::new(
-        Class::Payload,
-        what,
-        "put a corrected value there as a new version; until then this host keeps what it has",
-    )
+fn bad_payload(what: String, corrected: Corrected) -> Fault {
+    let fix = match corrected {
+        Corrected::AsNewVersion => {
+            "put a corrected value there as a new version; until then this host keeps what it has"
+        }
+        Corrected::InTheFile => "write the file anew with a corrected value; until then this host keeps what it has",
+    };
+    Fault::new(Class::Payload, what, fix)
 }
 
 /// An answer of AWS without a part that every answer has.

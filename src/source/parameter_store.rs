@@ -6,13 +6,13 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{Parameter, ParameterType};
 use zeroize::Zeroizing;
 
-use crate::aws::{self, AwsSession, Call, Http};
+use crate::aws::{self, AwsSession, Call, Http, ReachedFor};
 use crate::config::{Arn, Aws};
 use crate::credential::{JsonKeys, SourceIdentity, VersionId, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
-    EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, SeenVersion, Source,
-    bad_payload, incomplete, payload, same_version, timestamp,
+    Corrected, EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, SeenVersion,
+    Source, bad_payload, incomplete, payload, same_version, timestamp,
 };
 
 /// A source of type `parameter-store`.
@@ -41,7 +41,7 @@ impl ParameterStore {
             label: label.map(str::to_owned),
             region: aws.region.clone(),
             keys,
-            session: AwsSession::new(aws, http)?,
+            session: AwsSession::new(aws, http)?.reached_for(ReachedFor::Parameter),
             requests: Requests::default(),
             proof: Proof::new(PROOF),
         })
@@ -115,7 +115,7 @@ impl ParameterStore {
 
     fn fetched(&self, parameter: Parameter) -> Result<Fetched, Fault> {
         let (SeenVersion { identity, id }, content) = self.understood(parameter)?;
-        Ok(Fetched { payload: payload(&self.about(), &content, &self.keys)?, identity, id })
+        Ok(Fetched { payload: payload(&self.about(), &content, &self.keys, Corrected::AsNewVersion)?, identity, id })
     }
 
     /// What a parameter shows, and its value, decrypted or not.
@@ -128,12 +128,13 @@ impl ParameterStore {
                 let kind = other.as_ref().map_or("unknown", ParameterType::as_str);
                 return Err(Fault {
                     fix: "delete it and store it anew with --type SecureString; change the credential too: whoever may read parameters has seen it".into(),
-                    ..bad_payload(format!("{about} is of type {kind}: the credential is stored there unencrypted"))
+                    ..bad_payload(format!("{about} is of type {kind}: the credential is stored there unencrypted"), Corrected::AsNewVersion)
                 });
             }
         }
         let content = content.filter(|content| !content.is_empty());
-        let content = content.ok_or_else(|| bad_payload(format!("{about}: the version has no value")))?;
+        let content = content
+            .ok_or_else(|| bad_payload(format!("{about}: the version has no value"), Corrected::AsNewVersion))?;
         let at = parameter.last_modified_date.as_ref().and_then(timestamp);
         let order =
             VersionOrder { at: at.ok_or_else(|| incomplete(&about, "modification time"))?, number: parameter.version };

@@ -11,13 +11,13 @@ use aws_sdk_secretsmanager::operation::get_secret_value::builders::GetSecretValu
 use futures_util::future::join_all;
 use zeroize::Zeroizing;
 
-use crate::aws::{self, AwsSession, Call, Http};
+use crate::aws::{self, AwsSession, Call, Http, ReachedFor};
 use crate::config::{Arn, Aws};
 use crate::credential::{JsonKeys, SourceIdentity, VersionId, VersionOrder};
 use crate::fault::{Class, Fault};
 use crate::source::{
-    Advice, EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests, SeenVersion, Source,
-    bad_payload, incomplete, payload, same_version, timestamp,
+    Advice, Corrected, EarlierVersions, Fetched, Fetching, Looking, PROOF, Proof, ReadingEarlier, Requests,
+    SeenVersion, Source, bad_payload, incomplete, payload, same_version, timestamp,
 };
 
 /// A source of type `secrets-manager`.
@@ -62,7 +62,7 @@ impl SecretsManager {
             stages: stages.to_vec(),
             region: aws.region.clone(),
             keys,
-            session: AwsSession::new(aws, http)?,
+            session: AwsSession::new(aws, http)?.reached_for(ReachedFor::Secret),
             requests: Requests::default(),
             proof: Proof::new(PROOF),
             learned: Mutex::default(),
@@ -171,7 +171,7 @@ impl SecretsManager {
             return Err(all_absent(absent).unwrap_or_else(|| incomplete(&self.about(&self.stages.join(", ")), "label")));
         };
         let fetched = Fetched {
-            payload: payload(&self.about(&version.stage), &version.content, &self.keys)?,
+            payload: payload(&self.about(&version.stage), &version.content, &self.keys, Corrected::AsNewVersion)?,
             identity: SourceIdentity { arn: version.arn, created: None },
             id: VersionId { version: version.id, order: Some(version.order) },
         };
@@ -193,7 +193,7 @@ impl SecretsManager {
             Ok((client, region)) => {
                 let read = async |label: &str| {
                     let version = self.get(&client, label, &region).await?;
-                    payload(&self.about(label), &version.content, &self.keys)
+                    payload(&self.about(label), &version.content, &self.keys, Corrected::AsNewVersion)
                 };
                 join_all(labels().map(read)).await
             }
@@ -208,7 +208,7 @@ impl SecretsManager {
         let (client, region) = self.client().await?;
         let version = self.asked(client.get_secret_value().version_id(version), version, &region).await?;
         Ok(Fetched {
-            payload: payload(&self.about(&version.stage), &version.content, &self.keys)?,
+            payload: payload(&self.about(&version.stage), &version.content, &self.keys, Corrected::AsNewVersion)?,
             identity: SourceIdentity { arn: version.arn, created: None },
             id: VersionId { version: version.id, order: Some(version.order) },
         })
@@ -308,8 +308,9 @@ impl SecretVersion {
         let text = output.secret_string.take().map(String::into_bytes).map(Zeroizing::new);
         let binary = output.secret_binary.take().map(|blob| Zeroizing::new(blob.into_inner()));
         let content = text.or(binary).filter(|content| !content.is_empty());
-        let content = content
-            .ok_or_else(|| bad_payload(format!("{about}: the version has no value, neither text nor binary")))?;
+        let content = content.ok_or_else(|| {
+            bad_payload(format!("{about}: the version has no value, neither text nor binary"), Corrected::AsNewVersion)
+        })?;
         let at = output.created_date.as_ref().and_then(timestamp);
         Ok(Self {
             stage: stage.to_owned(),

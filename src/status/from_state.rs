@@ -76,6 +76,12 @@ impl CredentialStatus {
                 next = [next, retry.next].into_iter().flatten().min();
             }
         }
+        failures.extend(state.not_taken.iter().map(|failure| FailureStatus {
+            target: None,
+            failure: failure.clone(),
+            attempts: 1,
+            next: None,
+        }));
         for (target, failure) in live.iter().flat_map(|l| &l.failures) {
             if !failures.iter().any(|f| f.failure.what == failure.what) {
                 failures.push(FailureStatus {
@@ -381,7 +387,9 @@ impl CredentialStatus {
             }
         }
         // Without a daemon nobody says since when; what the last look met still stands.
-        if let (None, Some(f)) = (live, self.failures.iter().find(|f| f.target.is_none()).map(|f| &f.failure)) {
+        let of_source = self.failures.iter().map(|f| (&f.target, &f.failure));
+        let silent = of_source.into_iter().find(|(target, f)| target.is_none() && f.class != Class::LeftBehind);
+        if let (None, Some((_, f))) = (live, silent) {
             say(Class::SourceDown, format!("the source gave no answer: {}", f.what), f.fix.clone());
         }
         // A report that has only just been made is on its way, and not yet late.

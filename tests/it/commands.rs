@@ -43,6 +43,19 @@ fn derive_gives_the_published_vectors() {
     }
 }
 
+/// The password of a misspelt region is good nowhere, and the endpoint says only that it is wrong.
+#[test]
+fn derive_warns_of_a_region_that_is_probably_misspelt() {
+    keep_secret(SECRET_KEY);
+    for (region, instead) in [("eu-wst-1", "eu-west-1"), ("us-gov-esat-1", ""), ("ap-sotheast-2", "ap-southeast-2")] {
+        let ran = relaykey(&["derive", "--region", region], &[], SECRET_KEY.as_bytes());
+        ran.expect(0);
+        assert_eq!((ran.out.trim_end().len(), ran.err.lines().count()), (44, 2), "{}", ran.err);
+        assert!(ran.err.contains(&format!("region {region:?} is none that AWS has")), "{}", ran.err);
+        assert!(ran.err.contains(&format!("did you mean {instead:?}")) || instead.is_empty(), "{}", ran.err);
+    }
+}
+
 #[test]
 fn derive_refuses_what_is_no_secret_access_key() {
     keep_secret(SECRET_KEY);
@@ -215,6 +228,38 @@ fn the_configuration_is_found_where_it_is_said_to_be() {
     relaykey(&["status", "--config", config], &elsewhere, b"").expect(0);
     relaykey(&["status"], &elsewhere, b"").expect(2).says(&["/nonexistent/relaykey.toml", "does not exist", "fix: "]);
     relaykey(&["sync", "--config", "/tmp"], &[], b"").expect(2).says(&["is a directory"]);
+}
+
+/// What is wrong with the arguments is said in words for people, and what is right is not named as if it were needed.
+#[test]
+fn an_argument_that_is_no_number_is_told_what_is_expected() {
+    for env in [&[][..], &[("RELAYKEY_CONFIG", "/etc/relaykey/config.toml")]] {
+        let ran = relaykey(&["history", "--limit", "x"], env, b"");
+        ran.expect(2).says(&["'--limit <N>': expected a whole number, as in --limit 20"]);
+        ran.says_not("invalid digit");
+        relaykey(&["history", "--nonsense"], env, b"").expect(2).says_not("--config");
+    }
+}
+
+/// What this host makes anew with each process, as long as it may not keep it, is not printed as if it stayed.
+#[test]
+fn a_fresh_host_is_told_no_version_that_the_next_run_calls_otherwise() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(key.pair());
+    host.configure(&Setup { source: &source, ..Setup::default() });
+    host.postfix.start();
+    let told = || {
+        let ran = host.relaykey(&["check"]);
+        ran.expect(0).says(&["gives version not-named-yet: a ready SMTP credential"]);
+        host.sync(&["--dry-run"], 0).says(&["version not-named-yet ("]);
+        ran.out.clone()
+    };
+    assert_eq!(told(), told());
+    // The first run that may keep something names it for good.
+    host.sync(&[], 0).says(&["ses: adopted"]).says_not("not-named-yet");
+    let version = host.state("ses")["applied"]["version"].as_str().expect("a version").to_owned();
+    host.relaykey(&["check"]).expect(0).says(&[&format!("gives version {version}: ")]);
 }
 
 // ---------------------------------------------------------------- check

@@ -129,6 +129,48 @@ fn the_defaults_that_the_example_states_are_the_readers() {
     }
 }
 
+/// As the head of the example says: in a table that is on, the # of that one line is removed; in one that is off, first those of
+/// its header and of what is required in it.
+#[test]
+fn removing_the_mark_before_a_default_changes_nothing() {
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let head = EXAMPLE.split("\n\n").next().expect("a head").replace("\n#", "");
+    assert!(head.contains("in a table that is off (its header has a # as well), remove first the # of the header and of what it says is required"));
+    let good_as = |on: &[usize]| {
+        let text = |(n, line): (usize, &&'static str)| {
+            if on.contains(&n) { line.strip_prefix('#').expect("a mark") } else { *line }
+        };
+        good(&lines.iter().enumerate().map(text).collect::<Vec<_>>().join("\n"))
+    };
+    let (mut of_tables_on, mut of_tables_off) = (0, 0);
+    for (number, pair) in lines.windows(2).enumerate() {
+        let line = number + 1;
+        if !(pair[0].ends_with("Default:") || pair[0].contains("Default: 587")) || pair[1].starts_with("# ") {
+            continue;
+        }
+        let header = (0..line).rev().find(|i| lines[*i].trim_start_matches('#').starts_with('[')).expect("a header");
+        let mut needed = Vec::new();
+        if lines[header].starts_with('#') {
+            let end = (header + 1..lines.len()).find(|i| lines[*i].trim_start_matches('#').starts_with('['));
+            // Those right behind the header, which every report needs, and those below a text that says so.
+            let is_required = |i: &usize| {
+                let above = (header..*i).rev().take_while(|i| !lines[*i].is_empty());
+                let said = above.map(|i| lines[i]).any(|line| line.starts_with("# ") && line.contains("Required"));
+                lines[*i].starts_with('#')
+                    && on(lines[*i]).is_some_and(|l| said || l.starts_with("name = ") || l.starts_with("type = "))
+            };
+            needed =
+                std::iter::once(header).chain((header + 1..end.unwrap_or(lines.len())).filter(is_required)).collect();
+            of_tables_off += 1;
+        } else {
+            of_tables_on += 1;
+        }
+        let with: Vec<usize> = needed.iter().copied().chain([line]).collect();
+        assert_eq!(good_as(&with), good_as(&needed), "line {}: {}", line + 1, pair[1]);
+    }
+    assert!(of_tables_on >= 15 && of_tables_off >= 5, "{of_tables_on} {of_tables_off}");
+}
+
 #[test]
 fn manual_mode_of_the_example_works() {
     let (number, _) = below("[[credential]]").into_iter().find(|(_, l)| l.contains("   apply = ")).expect("a window");

@@ -84,7 +84,12 @@ impl Lab {
     }
 
     fn check(&self, host_id: &str) -> Result<String, Fault> {
-        let whose = Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: host_id.into() };
+        self.check_as(host_id, false)
+    }
+
+    fn check_as(&self, host_id: &str, is_passing: bool) -> Result<String, Fault> {
+        let whose =
+            Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: host_id.into(), is_passing };
         let check = async { tokio::time::timeout(DELIVERY, self.receiver.check(&whose)).await };
         self.run_time.block_on(check).expect("a check ends in time")
     }
@@ -436,6 +441,18 @@ fn a_source_identity_is_what_was_configured_and_sts_is_not_asked() {
         let lab = lab_of_principals(TableKeys::BySourceIdentity("mx1".into()));
         lab.deliver(&sample::report(US, 1)).expect("delivered");
         assert_eq!((lab.items()[0][0].as_str(), lab.asked_sts()), ("mx1", 0));
+    });
+}
+
+/// An id that the first run makes anew is not shown as if it stayed.
+#[test]
+fn the_item_of_a_host_without_an_id_of_its_own_is_named_without_one() {
+    isolated("dynamodb::the_item_of_a_host_without_an_id_of_its_own_is_named_without_one", || {
+        let lab = lab_of_principals(TableKeys::ByUserId);
+        let said = lab.check_as("0123456789abcdef", true).expect("it fits");
+        assert!(said.contains("ses#(a new host id)") && said.contains("will be made"), "{said}");
+        assert!(!said.contains("0123456789abcdef"), "{said}");
+        assert!(lab.check("0123456789abcdef").expect("it fits").contains("ses#0123456789abcdef"));
     });
 }
 

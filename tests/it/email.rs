@@ -66,7 +66,8 @@ impl Mail {
     }
 
     fn check(&self) -> Result<String, Fault> {
-        let whose = Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: "us".into() };
+        let whose =
+            Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: "us".into(), is_passing: false };
         let check = async { tokio::time::timeout(ATTEMPT, self.receiver.check(&whose)).await };
         self.run_time.block_on(check).expect("a check ends in time")
     }

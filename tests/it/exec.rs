@@ -92,7 +92,7 @@ fn report(seq: u64) -> Report {
 }
 
 fn whose() -> Whose {
-    Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: "host".into() }
+    Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: "host".into(), is_passing: false }
 }
 
 /// The process whose number a program wrote there.

@@ -159,7 +159,11 @@ fn what_was_changed_by_hand_is_not_told_to_be_changed() {
     let ran = host.sync(&[], 3);
     ran.says(&["fix: change it by hand", "  1. in "]).says_not("would change");
     assert_eq!(host.relaykey(&["sync", "--json"]).json()["credentials"][0]["preview"], serde_json::json!([]));
-    host.sync(&["--dry-run"], 0).says(&["would change", "to change it by hand, as root:"]);
+    // Nobody is asked to approve it, and relaykey would neither change anything nor reload.
+    ran.says(&["ses: by-hand version "]).says_not("approv");
+    let ran = host.sync(&["--dry-run"], 0);
+    ran.says(&["target main is changed by hand (write = false), to:", "to change it by hand, as root:"]);
+    ran.says_not("would change").says_not("would be reloaded");
     host.postfix.write_table(&format!("{} {}\n", host.hop(), second.pair()));
     host.postfix.postmap();
     let ran = host.sync(&[], 0);
@@ -1015,7 +1019,7 @@ fn a_wrong_edit_is_explained() {
     host.sync(&[], 0).says(&["ses: adopted"]);
     let second = publish(&host);
     let ran = host.sync(&[], 3);
-    ran.says(&["ses: pending-approval", "write = false", &second.id]);
+    ran.says(&["ses: by-hand", "write = false", &second.id]);
     let hop = host.hop();
     let third = Key::new();
     let table = |key: &str, pair: &str| format!("# by hand\n{key} {pair}\n");
@@ -1126,7 +1130,7 @@ fn a_change_by_hand_that_is_under_way_is_no_drift() {
     ] {
         Edit::InPlace.write(&host, &text);
         host.postfix.postmap();
-        host.sync(&[], 3).says(&["ses: pending-approval", &second.id]);
+        host.sync(&[], 3).says(&["ses: by-hand", &second.id]);
         let said = host.relaykey(&["status"]);
         said.expect(0).says(&[
             "ses: by-hand (new key waits for a change by hand)",
@@ -1158,7 +1162,7 @@ fn a_change_by_hand_that_another_version_overtook_is_known() {
     by_hand(&second);
     let third = publish(&host);
     let ran = host.sync(&[], 3);
-    ran.says(&["ses: pending-approval", &third.id]).says_not("somebody else").says_not("no longer holds");
+    ran.says(&["ses: by-hand", &third.id]).says_not("somebody else").says_not("no longer holds");
     let said = host.relaykey(&["status"]);
     said.expect(0).says(&[&second.id, "put there by hand, as relaykey had asked"]);
     said.says_not("somebody else").says_not("another login").says_not("drift");

@@ -525,7 +525,8 @@ fn the_two_kinds_of_tls_are_told_apart() {
     let mut lab = Lab::new();
     lab.smtp.port = lab.standin.implicit_port();
     lab.smtp.timeout = SHORT;
-    assert_unknown(&lab.login_in_time(), Class::Timeout, true, &["its greeting"]);
+    let fix = format!("where port {} speaks TLS from the first byte, set tls = \"implicit\"", lab.smtp.port);
+    assert_unknown(&lab.login_in_time(), Class::Timeout, true, &["its greeting", &fix]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use moto::REGION;
 use relaykey::aws::{Http, Limits};
 use relaykey::config::{Aws, Credential, SourceConfig};
-use relaykey::credential::{JsonKeys, LocalKey};
+use relaykey::credential::{JsonKey, JsonKeys, LocalKey};
 use relaykey::fault::Fault;
 use relaykey::source::parameter_store::ParameterStore;
 use relaykey::source::secrets_manager::SecretsManager;
@@ -266,7 +266,8 @@ fn child() {
             aws,
         },
     };
-    let keys = JsonKeys { username: text(&spec["username_key"]), ..JsonKeys::default() };
+    let keys =
+        JsonKeys { username: text(&spec["username_key"]).map(|name| JsonKey { name, line: 9 }), ..JsonKeys::default() };
     let credential = Credential {
         name: "ses".into(),
         source,

@@ -470,6 +470,21 @@ fn what_packaged_documents_link_to_is_packaged() {
     }
 }
 
+/// Who begins with README finds every page, and is sent to none that is not there.
+#[test]
+fn the_readme_names_every_page() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("README.md");
+    let list = readme.split_once("\n## Where to read on\n").expect("a list").1;
+    for page in std::fs::read_dir(root.join("docs")).expect("docs") {
+        let name = page.expect("a page").file_name().into_string().expect("UTF-8");
+        assert!(list.contains(&format!("](docs/{name})")), "docs/{name} is not named under \"Where to read on\"");
+    }
+    for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|l| !l.contains("://")) {
+        assert!(root.join(link.split('#').next().expect("a path")).exists(), "{link}");
+    }
+}
+
 /// The report in docs/reports.md is one that this program reads, and would write so.
 #[test]
 fn the_report_in_the_documents_is_one() {

@@ -220,6 +220,13 @@ fn each_wrong_payload_in_a_file_is_named_for_what_it_is() {
         (format!("{}:{version_2}", key.id).into(), &["withdrawn Version 2", "relaykey derive"]),
         (format!("{}:{other_version}", key.id).into(), &["no SES SMTP password"]),
         (format!("{}:hunter2hunter2", key.id).into(), &["no SES SMTP password"]),
+        (
+            json!({"accessKeyId": key.id, "secretAccessKey": &secret[1..]}).to_string().into(),
+            &["the secret access key that is stored is none: it has another length than 40 characters"],
+        ),
+        (format!("\"{}\"", key.pair()).into(), &["stands in quotation marks"]),
+        (format!("[localhost]:587 {}", key.pair()).into(), &["a line of a Postfix table", "store USER:PASSWORD alone"]),
+        (format!("{}\n{}\n", key.pair(), key.pair()).into(), &["has 2 lines", "store one login"]),
         (json!({"username": key.id}).to_string().into(), &["has no key \"password\""]),
         (json!({"password": "hunter2hunter2"}).to_string().into(), &["has no key \"username\""]),
         (json!({"user": key.id, "pass": "hunter2hunter2"}).to_string().into(), &["username_key and password_key"]),
@@ -238,7 +245,7 @@ fn each_wrong_payload_in_a_file_is_named_for_what_it_is() {
     for (content, words) in table {
         host.publish(&content);
         let ran = host.sync(&[], 1);
-        ran.says(words).says(&["fix: "]);
+        ran.says(words).says(&["fix: "]).says_not("as a new version").says_not("the other keys");
         before.same_as(&host.snapshot());
         assert_eq!(host.state("ses")["applied"], applied, "{words:?}");
     }
@@ -261,6 +268,44 @@ fn each_wrong_payload_in_a_file_is_named_for_what_it_is() {
     fs::remove_file(&path).expect("removed");
     host.publish(new.pair());
     host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
+}
+
+/// A fleet's secret is not to be changed because one host's configuration names a key that it does not have.
+#[test]
+fn a_mistyped_name_of_a_key_is_told_with_its_line_and_the_secret_is_not_blamed() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    let source = host.publish(json!({"username": key.id, "password": key.password()}).to_string());
+    for (name, half) in [("username_key", "user name"), ("password_key", "password")] {
+        let source = format!("{source}{name} = \"u\"\n");
+        host.configure(&Setup { source: &source, ..Setup::default() });
+        let text = fs::read_to_string(host.path("config.toml")).expect("the configuration");
+        let line = text.lines().position(|line| line.starts_with(name)).expect("the key") + 1;
+        let fix = format!(
+            "fix: correct `{name}`, line {line} of the configuration: it is the name of the key under which the {half} stands"
+        );
+        for command in ["sync", "check"] {
+            let ran = host.relaykey(&[command]);
+            ran.expect(1).says(&[&format!("the JSON secret has no key \"u\", which {name} names"), &fix]);
+            ran.says_not("as a new version").says_not("publish").says_not("write the file anew");
+        }
+    }
+}
+
+/// Of a file, whatever it holds counts: also what this host has left behind.
+#[test]
+fn what_a_file_held_before_is_taken_again() {
+    let keys = [Key::new(), Key::new()];
+    let host = settled("hash", &keys[0], &Setup::default());
+    host.standin.set_key(&keys[1].id, &keys[1].login.password);
+    for key in [&keys[1], &keys[0], &keys[1], &keys[0]] {
+        host.publish(key.pair());
+        let earlier = std::time::SystemTime::now() - Duration::from_secs(7200);
+        fs::File::options().append(true).open(host.path("credential")).expect("it").set_modified(earlier).expect("set");
+        host.sync(&[], 0).says(&["ses: confirmed", &key.id]);
+    }
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains("not taken again by itself; of a `file`, whatever it holds counts"));
 }
 
 /// The same through AWS's own answers.
@@ -1181,6 +1226,18 @@ fn move_current(name: &str, from: &str, to: &str) {
     moto::shared().call("secretsmanager.UpdateSecretVersionStage", input);
 }
 
+/// What the last `sync` failed at is told without a daemon too, as text and as a document.
+fn says_left_behind(host: &Host, version: &str) {
+    let what = format!("the source gives version {version} again, which this host has left behind");
+    let fix = format!("relaykey sync ses --accept-version {version}");
+    host.relaykey(&["status"]).expect(0).says(&["ses: failing", &what, &fix]);
+    let status: Value = serde_json::from_str(&host.relaykey(&["status", "--json"]).expect(0).out).expect("JSON");
+    let ses = &status["credentials"][0];
+    assert_eq!((ses["state"].as_str(), ses["failures"][0]["what"].as_str()), (Some("failing"), Some(what.as_str())));
+    let classes: Vec<_> = ses["not_ready"].as_array().expect("a list").iter().map(|n| n["class"].clone()).collect();
+    assert_eq!(classes, ["left-behind"]);
+}
+
 #[test]
 fn a_version_that_was_left_behind_is_not_taken_by_itself() {
     let (old, new) = (Key::new(), Key::new());
@@ -1194,11 +1251,21 @@ fn a_version_that_was_left_behind_is_not_taken_by_itself() {
         ran.says(&[&format!("relaykey sync ses --accept-version {first}")]);
         before.same_as(&host.snapshot());
         assert_eq!(host.state("ses")["applied"], state["applied"]);
+        says_left_behind(&host, &first);
     }
     assert_eq!(host.send(), new.id);
     // A version that is not what the source gives is not taken on a person's word.
     host.sync(&["ses", "--accept-version", &second], 1).says(&[&format!("current version is {first}, not {second}")]);
     before.same_as(&host.snapshot());
+    says_left_behind(&host, &first);
+    // The source gives again what this host has: it is over.
+    move_current(&name, &first, &second);
+    host.sync(&[], 0).says(&["ses: up-to-date"]);
+    host.relaykey(&["status"]).expect(0).says(&["ses: up-to-date"]);
+    assert_eq!(host.state("ses")["not_taken"], Value::Null);
+    move_current(&name, &second, &first);
+    host.sync(&[], 1);
+    says_left_behind(&host, &first);
 
     host.sync(&["ses", "--accept-version", &first], 0).says(&["ses: confirmed", &first, &old.id]);
     assert_eq!(host.send(), old.id);

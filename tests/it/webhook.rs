@@ -251,7 +251,7 @@ fn report(seq: u64) -> Report {
 }
 
 fn whose() -> Whose {
-    Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: "host".into() }
+    Whose { credential: "ses".into(), host: "mx1.example.com".into(), host_id: "host".into(), is_passing: false }
 }
 
 // ---------------------------------------------------------------- what arrives

@@ -193,8 +193,26 @@ pub enum PayloadError {
         "the JSON secret is not an object: expected {{\"username\": …, \"password\": …}} or {{\"accessKeyId\": …, \"secretAccessKey\": …}}"
     )]
     NotAnObject,
-    #[error("the JSON secret has no key {missing:?}; with it expected beside {present:?}")]
+    #[error("the JSON secret has no key {missing:?}; it is expected beside {present:?}")]
     MissingKey { missing: String, present: String },
+    #[error("the JSON secret has no key {:?}, which {} names", key.name, half.setting())]
+    NotUnderKey { half: LoginHalf, key: JsonKey },
+    #[error(
+        "the JSON secret has no key {:?}; {} names that of the {}, and {} is not set",
+        half.usual_key(), half.other().setting(), half.other().words(), half.setting()
+    )]
+    NotNamed { half: LoginHalf, beside: JsonKey },
+    #[error("the secret stands in quotation marks: store it without them")]
+    Quoted,
+    #[error(
+        "the secret is a line of a Postfix table, with the next hop in front: store USER:PASSWORD alone, what stands after the next hop"
+    )]
+    TableLine,
+    #[error(
+        "the secret has {0} lines, and is no JSON: store one login, USER:PASSWORD on one line, or JSON with username and password, or \
+         JSON with accessKeyId and secretAccessKey"
+    )]
+    SeveralLines(usize),
     #[error(
         "the JSON secret has none of the expected keys: it needs username and password, or accessKeyId and secretAccessKey; set username_key and password_key if yours are named otherwise"
     )]
@@ -217,31 +235,124 @@ pub enum PayloadError {
         "the password is no SES SMTP password (44 characters of base64 whose first byte is 0x04): store the output of `relaykey derive`, or JSON with accessKeyId and secretAccessKey"
     )]
     NotSesPassword,
+    #[error("the secret access key that is stored is none: {0}; store all of it, 40 characters, and nothing else")]
+    NoSecretAccessKey(&'static str),
     #[error("an IAM access key needs the SES region to derive the SMTP password, and endpoint {0:?} does not name one")]
     NoRegion(String),
 }
 
 impl PayloadError {
     /// What to do about it.
-    pub fn fix(&self) -> &'static str {
-        match self {
+    pub fn fix(&self) -> String {
+        self.setting()
+            .unwrap_or_else(|| "publish a corrected version in the source; the old credential stays in place".into())
+    }
+
+    /// What to correct in the configuration, where that may be to blame and not what the source holds, which other hosts share.
+    pub fn setting(&self) -> Option<String> {
+        Some(match self {
             Self::NoRegion(_) => {
                 "correct `endpoint` under [credential.smtp], if it is mistyped; else set `region` there, to the one in which SES answers \
                  under that name"
+                    .into()
             }
-            _ => "publish a corrected version in the source; the old credential stays in place",
+            Self::NotUnderKey { half, key } => format!(
+                "correct `{}`, line {} of the configuration: it is the name of the key under which the {} stands in the JSON",
+                half.setting(),
+                key.line,
+                half.words()
+            ),
+            Self::NotNamed { half, beside } => format!(
+                "set `{}` beside `{}`, line {} of the configuration, to the name of the key under which the {} stands in the JSON",
+                half.setting(),
+                half.other().setting(),
+                beside.line,
+                half.words()
+            ),
+            Self::NoKnownKeys => "set `username_key` and `password_key` in [credential.source] to the names that the JSON has; where it \
+                                  holds no login, put one there"
+                .into(),
+            _ => return None,
+        })
+    }
+}
+
+/// A login is two halves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginHalf {
+    Username,
+    Password,
+}
+
+impl LoginHalf {
+    fn other(self) -> Self {
+        match self {
+            Self::Username => Self::Password,
+            Self::Password => Self::Username,
         }
     }
+
+    /// The setting that names its key.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::Username => "username_key",
+            Self::Password => "password_key",
+        }
+    }
+
+    /// Its key, where only the other one's is named.
+    fn usual_key(self) -> &'static str {
+        match self {
+            Self::Username => "username",
+            Self::Password => "password",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Username => "user name",
+            Self::Password => "password",
+        }
+    }
+}
+
+/// The name of a key of the JSON, as the configuration has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonKey {
+    pub name: String,
+    /// The 1-based line of the configuration that names it.
+    pub line: usize,
 }
 
 /// What is known beforehand of what a source holds: the names of the JSON keys that hold user name and password, where the
 /// config names them (`username_key`, `password_key`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JsonKeys {
-    pub username: Option<String>,
-    pub password: Option<String>,
+    pub username: Option<JsonKey>,
+    pub password: Option<JsonKey>,
     /// It is for SES, where nothing but an access key id is a user name.
     pub of_ses: bool,
+}
+
+impl JsonKeys {
+    /// The keys of a secret whose user name or password the configuration names the key of.
+    fn find(&self, has: impl Fn(&str) -> bool) -> Result<(PayloadForm, String, String), PayloadError> {
+        let name = |half: LoginHalf, own: &Option<JsonKey>, other: &Option<JsonKey>| match (own, other) {
+            (Some(key), _) if !has(&key.name) => Err(PayloadError::NotUnderKey { half, key: key.clone() }),
+            (Some(key), _) => Ok(key.name.clone()),
+            (None, Some(beside)) if !has(half.usual_key()) => {
+                Err(PayloadError::NotNamed { half, beside: beside.clone() })
+            }
+            (None, _) => Ok(half.usual_key().to_owned()),
+        };
+        // What is named and not there comes first: where it is mistyped, the other half may be as it should.
+        let username = name(LoginHalf::Username, &self.username, &self.password);
+        let password = name(LoginHalf::Password, &self.password, &self.username);
+        match (username, password) {
+            (Ok(username), Ok(password)) => Ok((PayloadForm::JsonReady, username, password)),
+            (Err(PayloadError::NotNamed { .. }), Err(e)) | (Err(e), _) | (_, Err(e)) => Err(e),
+        }
+    }
 }
 
 /// A payload whose form was recognised. [`Payload::login`] makes the login for one endpoint of it.
@@ -277,6 +388,12 @@ impl Payload {
         if text.is_empty() {
             return Err(PayloadError::Nothing);
         }
+        if ['"', '\'', '`'].iter().any(|mark| text.len() > 1 && text.starts_with(*mark) && text.ends_with(*mark)) {
+            return Err(PayloadError::Quoted);
+        }
+        if is_table_line(text) {
+            return Err(PayloadError::TableLine);
+        }
         let payload =
             if text.starts_with(['{', '[', '"']) { Self::parse_json(text, keys)? } else { Self::parse_pair(text)? };
         if payload.username.starts_with("ASIA") {
@@ -297,6 +414,10 @@ impl Payload {
         if let Some(half) = half_of_a_key(text) {
             return Err(half);
         }
+        match text.lines().count() {
+            0 | 1 => {}
+            several => return Err(PayloadError::SeveralLines(several)),
+        }
         let login = Login::from_pair(text)?;
         Ok(Self { form: PayloadForm::Pair, username: login.username, secret: login.password })
     }
@@ -310,15 +431,10 @@ impl Payload {
         if fields.iter().any(|(k, v)| SESSION.contains(&k.as_str()) && !v.is_empty()) {
             return Err(PayloadError::Temporary("the secret has a session token"));
         }
-        let named = (keys.username.is_some() || keys.password.is_some()).then(|| {
-            (
-                keys.username.clone().unwrap_or_else(|| "username".into()),
-                keys.password.clone().unwrap_or_else(|| "password".into()),
-            )
-        });
+        let named = (keys.username.is_some() || keys.password.is_some()).then_some(keys);
         let mut pairs: Vec<(PayloadForm, String, String)> = Vec::new();
         match named {
-            Some((user, password)) => pairs.push((PayloadForm::JsonReady, user, password)),
+            Some(keys) => pairs.push(keys.find(has)?),
             None => {
                 let own = |form, list: &[(&str, &str)]| {
                     list.iter().map(|(u, p)| (form, (*u).to_owned(), (*p).to_owned())).collect::<Vec<_>>()
@@ -336,8 +452,7 @@ impl Payload {
             ([], []) => return Err(PayloadError::NoKnownKeys),
             ([], [(_, u, p), ..]) => {
                 let (missing, present) = if has(u) { (p, u) } else { (u, p) };
-                let present = if has(present) { present.clone() } else { "the other keys".to_owned() };
-                return Err(PayloadError::MissingKey { missing: missing.clone(), present });
+                return Err(PayloadError::MissingKey { missing: missing.clone(), present: present.clone() });
             }
         };
         let text = |key: &str| match get(key) {
@@ -346,6 +461,15 @@ impl Payload {
         };
         let (username, secret) = (text(&user)?, Secret::new(text(&password)?));
         Ok(Self { form, username, secret })
+    }
+
+    /// Refuses an IAM key whose secret is none, as far as its form tells: a password can be derived from any text, and the endpoint
+    /// would only say that it is wrong.
+    pub fn with_a_whole_key(self) -> Result<Self, PayloadError> {
+        match no_secret_access_key(self.secret.expose(), false) {
+            Some(seems) if self.form == PayloadForm::JsonIamKey => Err(PayloadError::NoSecretAccessKey(seems.what)),
+            _ => Ok(self),
+        }
     }
 
     /// Refuses user name and password in the wrong order, as far as the names tell that this host knows: one of them is the
@@ -525,6 +649,30 @@ pub fn no_secret_access_key(text: &str, any_length: bool) -> Option<Seems> {
     None
 }
 
+/// Is this a line of a Postfix table, `NEXT-HOP USER:PASSWORD`? A next hop is told by its brackets, or by a host name with a dot
+/// in it and a port that is none or one of mail's; what stands before a blank in a login with a blank in it is neither.
+fn is_table_line(text: &str) -> bool {
+    let mut fields = text.lines().next().unwrap_or_default().split_ascii_whitespace();
+    let (Some(hop), Some(login), None) = (fields.next(), fields.next(), fields.next()) else { return false };
+    let (host, port) = match hop.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((host, port)) => (host, port.strip_prefix(':').or(port.is_empty().then_some(""))),
+            None => return false,
+        },
+        None if !hop.contains('.') => return false,
+        None => match hop.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (hop, Some("")),
+        },
+    };
+    let is_host =
+        !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b':'));
+    let is_port = port.is_some_and(|port| {
+        port.bytes().all(|b| b.is_ascii_digit()) || ["smtp", "smtps", "submission", "submissions"].contains(&port)
+    });
+    is_host && is_port && login.contains(':')
+}
+
 /// Is this text one half of a key where both are needed? Access key ids have 20 characters, secret access keys 40 of
 /// base64's (IAM user guide, "IAM identifiers" and "Manage access keys").
 fn half_of_a_key(text: &str) -> Option<PayloadError> {
@@ -569,6 +717,38 @@ pub fn region_shaped(region: &str) -> bool {
         && words.iter().all(|w| !w.is_empty() && w.bytes().all(|b| b.is_ascii_lowercase()))
 }
 
+/// What is odd about a region of the right form, and what to write instead where that can be told. Every region of AWS has a
+/// direction before its number (`us-gov-east-1`, `ap-southeast-2`); a password that is derived for a misspelt one is refused by
+/// the endpoint, which does not say why.
+pub fn odd_region(region: &str) -> Option<String> {
+    let mut words: Vec<&str> = region.split('-').collect();
+    let at = words.len().checked_sub(2)?;
+    if !region_shaped(region) || DIRECTIONS.contains(&words[at]) {
+        return None;
+    }
+    let near = DIRECTIONS.iter().find(|known| is_nearly(words[at], known));
+    let instead = near.map(|known| {
+        words[at] = known;
+        format!(": did you mean {:?}", words.join("-"))
+    });
+    Some(format!(
+        "region {region:?} is none that AWS has, as far as is known: before the number stands no direction, such as west or \
+         southeast{}",
+        instead.unwrap_or_default()
+    ))
+}
+
+const DIRECTIONS: [&str; 9] =
+    ["north", "south", "east", "west", "central", "northeast", "northwest", "southeast", "southwest"];
+
+/// One letter too many, too few, or another one.
+fn is_nearly(word: &str, known: &str) -> bool {
+    let (word, known) = (word.as_bytes(), known.as_bytes());
+    let alike = word.iter().zip(known).take_while(|(a, b)| a == b).count();
+    let rest = |of: &'_ [u8], skip: usize| of.get(alike + skip..).map(<[u8]>::to_vec);
+    rest(word, 1) == rest(known, 0) || rest(word, 0) == rest(known, 1) || rest(word, 1) == rest(known, 1)
+}
+
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut mac = HmacSha256::new_from_slice(key).expect("HMAC takes a key of any length");
     for part in parts {
@@ -591,23 +771,40 @@ pub struct RegionalLogin {
 /// A random key of this installation under which contents are identified without being given away: a bare hash of
 /// a password could be guessed against.
 #[derive(Clone)]
-pub struct LocalKey(Zeroizing<[u8; 32]>);
+pub struct LocalKey {
+    key: Zeroizing<[u8; 32]>,
+    /// It is not kept: the next process makes another one.
+    is_passing: bool,
+}
 
 impl LocalKey {
     pub fn new(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self { key: Zeroizing::new(bytes), is_passing: false }
+    }
+
+    /// One that this process makes and may not keep. What is named by it would be named otherwise by the next process.
+    pub fn passing(bytes: [u8; 32]) -> Self {
+        Self { is_passing: true, ..Self::new(bytes) }
     }
 
     /// The live id of a login: what state and drift checks compare instead of the login. 64 hex digits.
     pub fn live_id(&self, login: &Login) -> String {
-        hex(&hmac(&*self.0, &[b"login\0", login.username.as_bytes(), b"\0", login.password.expose().as_bytes()]))
+        hex(&hmac(&*self.key, &[b"login\0", login.username.as_bytes(), b"\0", login.password.expose().as_bytes()]))
     }
 
-    /// The version of a `file` source: a keyed hash of its content. 32 hex digits.
+    /// A keyed hash of a content. 32 hex digits.
     pub fn content_version(&self, content: &[u8]) -> String {
-        hex(&hmac(&*self.0, &[b"file\0", content]))[..32].to_owned()
+        hex(&hmac(&*self.key, &[b"file\0", content]))[..32].to_owned()
+    }
+
+    /// The version of a `file` source: [`Self::content_version`], or, where the key is not kept, that there is none yet.
+    pub fn file_version(&self, content: &[u8]) -> String {
+        if self.is_passing { NO_VERSION_YET.to_owned() } else { self.content_version(content) }
     }
 }
+
+/// What a `file`'s version is called before this host has a key to name it by.
+pub const NO_VERSION_YET: &str = "not-named-yet";
 
 impl fmt::Debug for LocalKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -111,6 +111,7 @@ pub(super) async fn reports(config: &Config, store: &Store, http: &aws::Http, fi
                 credential: credential.name.clone(),
                 host: identity.name.clone(),
                 host_id: identity.host_id.clone(),
+                is_passing: identity.is_passing,
             };
             let place = asked.len();
             asked.spawn(async move { (place, receivers.check(&receiver, &whose).await, receiver, whose.credential) });

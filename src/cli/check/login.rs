@@ -8,7 +8,7 @@ use crate::agent;
 use crate::apply::{self, Inspected, Request, TargetId};
 use crate::aws;
 use crate::config::{self, IfAppliedDies, Mode, Severity};
-use crate::credential::{self, Login};
+use crate::credential::{self, Login, PayloadForm};
 use crate::rollover::{Evidence, State};
 use crate::smtp::LoginVerdict;
 use crate::source::{self, Fetched, Source};
@@ -93,6 +93,23 @@ pub(super) async fn source(
     }
 }
 
+/// What to do about a login that was refused. What relaykey derived it knows the region of.
+fn refused_fix(form: PayloadForm, smtp: &config::Smtp) -> String {
+    let region = smtp.ses_region().filter(|_| form == PayloadForm::JsonIamKey);
+    match region {
+        Some(region) => {
+            let says = if smtp.region.is_some() { "`region` in the configuration" } else { "the endpoint's name" };
+            format!(
+                "check that the access key is active, and that the endpoint is in region {region}, for which relaykey derived the SMTP \
+                 password, as {says} says; a new key may need some minutes"
+            )
+        }
+        None => "check that the access key is active and that the SMTP password was derived for this endpoint's region; a new key may \
+                 need some minutes"
+            .into(),
+    }
+}
+
 /// Is it a new key that the endpoint may not know yet, so that `sync` tries it again for a while?
 fn is_awaited(
     credential: &config::Credential,
@@ -134,7 +151,7 @@ pub(super) async fn logins(
                 let what = format!("what the source holds is no login for {}: {e}", smtp.place());
                 // Of another target with the same one it is said already.
                 if !tried.iter().any(|(before, _)| *before == alone(smtp)) {
-                    findings.error(name, "login", what, e.fix().into());
+                    findings.error(name, "login", what, e.fix());
                     tried.push((alone(smtp), None));
                 }
                 continue;
@@ -172,9 +189,7 @@ pub(super) async fn logins(
                     name,
                     "login",
                     format!("{place} refused the credential: {reply}"),
-                    "check that the access key is active and that the SMTP password was derived for this endpoint's region; a new \
-                     key may need some minutes"
-                        .into(),
+                    refused_fix(fetched.payload.form, &smtp),
                 ),
                 LoginVerdict::Unknown { temporary, words, fix, .. } => {
                     let fix = fix.unwrap_or_else(|| "try again".into());
@@ -189,4 +204,26 @@ pub(super) async fn logins(
         *all.last_mut().expect("pushed above") = each.and_then(|each| each.into_iter().next());
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_login_of_a_derived_password_names_the_region_it_was_derived_for() {
+        let text = config::EXAMPLE.replace(
+            "endpoint = \"email-smtp.eu-west-1.amazonaws.com\"\n\n# The TCP",
+            "endpoint = \"relay\"\nregion = \"eu-wst-1\"\n\n# The TCP",
+        );
+        let (config, warnings) = config::parse(&text).expect("the example");
+        let smtp = &config.credentials[0].targets[0].smtp;
+        let fix = refused_fix(PayloadForm::JsonIamKey, smtp);
+        assert!(fix.contains("in region eu-wst-1") && fix.contains("`region` in the configuration"), "{fix}");
+        assert!(refused_fix(PayloadForm::Pair, smtp).contains("was derived for this endpoint's region"));
+        assert!(
+            warnings.iter().any(|w| w.what.contains("did you mean \"eu-west-1\"") && w.line.is_some()),
+            "{warnings:?}"
+        );
+    }
 }

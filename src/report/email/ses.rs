@@ -14,7 +14,7 @@ use aws_sdk_sesv2::types::{Destination, EmailContent, RawMessage};
 use lettre::address::Address;
 
 use super::Envelope;
-use crate::aws::{self, AwsSession, Call, Http, ServiceError};
+use crate::aws::{self, AwsSession, Call, Http, ReachedFor, ServiceError};
 use crate::config::Aws;
 use crate::fault::{Class, Fault};
 
@@ -43,7 +43,7 @@ impl Ses {
                 "name a mailing list in `to` of [[report]], or make a second receiver for the others",
             ));
         }
-        Ok(Self { region: aws.region.clone(), session: AwsSession::new(aws, http)? })
+        Ok(Self { region: aws.region.clone(), session: AwsSession::new(aws, http)?.reached_for(ReachedFor::Report) })
     }
 
     pub(super) async fn send(&self, envelope: &Envelope, message: WireMessage) -> Result<(), Fault> {

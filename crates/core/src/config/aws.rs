@@ -6,7 +6,8 @@ use super::reader::{At, Reader, SectionView};
 use super::schema::{Section, key};
 use super::url::{ClearText, UrlRule, url};
 use super::value::{self, Judged, mistake, trimmed};
-use crate::credential::region_shaped;
+use crate::credential::{odd_region, region_shaped};
+use crate::finding::Severity;
 
 /// The table in which AWS is said for the whole file.
 pub static AWS: Section = Section {
@@ -74,7 +75,7 @@ pub fn read(reader: &mut Reader, view: &SectionView, base: &Aws) -> Aws {
             *slot = Some(at.value);
         }
     };
-    set(&mut aws.region, reader.read(view, "region", region));
+    set(&mut aws.region, read_region(reader, view));
     set(&mut aws.profile, reader.read(view, "profile", value::word));
     let role = reader.read(view, "role_arn", role_arn);
     if role.is_some() {
@@ -108,6 +109,20 @@ pub fn read(reader: &mut Reader, view: &SectionView, base: &Aws) -> Aws {
         );
     }
     aws
+}
+
+/// The key `region` of a section; one that is probably misspelt is said.
+pub fn read_region(reader: &mut Reader, view: &SectionView) -> Option<At<String>> {
+    let at = reader.read(view, "region", region)?;
+    if let Some(odd) = odd_region(&at.value) {
+        reader.find(
+            Severity::Warning,
+            at.line,
+            odd,
+            "correct `region`, if it is mistyped; a password is made for one region",
+        );
+    }
+    Some(at)
 }
 
 /// A region, as AWS spells them.

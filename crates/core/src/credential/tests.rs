@@ -50,12 +50,128 @@ fn every_documented_form_is_detected() {
 
 #[test]
 fn keys_named_in_the_config_are_the_only_ones() {
-    let keys = JsonKeys { username: Some("user".into()), password: Some("pass".into()), of_ses: false };
+    let named = |name: &str, line| Some(JsonKey { name: name.into(), line });
+    let keys = JsonKeys { username: named("user", 7), password: named("pass", 8), of_ses: false };
+    let parse = |text: &str, keys: &JsonKeys| Payload::parse(text.as_bytes(), keys);
     let text = format!(r#"{{"user":"AKIAEXAMPLE","pass":"{GOOD}","username":"other","password":"x"}}"#);
-    assert_eq!(Payload::parse(text.as_bytes(), &keys).unwrap().username(), "AKIAEXAMPLE");
-    let text = r#"{"username":"other","password":"x"}"#;
-    let error = Payload::parse(text.as_bytes(), &keys).unwrap_err();
-    assert!(error.to_string().contains("\"user\""), "{error}");
+    assert_eq!(parse(&text, &keys).unwrap().username(), "AKIAEXAMPLE");
+
+    // What the configuration alone may be to blame for: nobody is told to change the secret, which other hosts share.
+    let ready = format!(r#"{{"username":"AKIAEXAMPLE","password":"{GOOD}"}}"#);
+    let misspelt = JsonKeys { username: named("usrname", 7), ..JsonKeys::default() };
+    let misspelt_too = JsonKeys { password: named("pasword", 8), ..JsonKeys::default() };
+    let half = JsonKeys { password: named("pass", 8), ..JsonKeys::default() };
+    for (text, keys, what, fix) in [
+        (
+            ready.as_str(),
+            &keys,
+            "no key \"user\", which username_key names",
+            "correct `username_key`, line 7 of the configuration",
+        ),
+        (&ready, &misspelt, "no key \"usrname\", which username_key names", "correct `username_key`, line 7 "),
+        (&ready, &misspelt_too, "no key \"pasword\", which password_key names", "correct `password_key`, line 8 "),
+        (
+            r#"{"user":"u","pass":"p"}"#,
+            &half,
+            "no key \"username\"; password_key names that of the password, and username_key is not set",
+            "set `username_key` beside `password_key`, line 8 of the configuration",
+        ),
+        (r#"{"user":"u"}"#, &half, "no key \"pass\", which password_key names", "correct `password_key`, line 8 "),
+        (
+            r#"{"user":"u"}"#,
+            &JsonKeys::default(),
+            "none of the expected keys",
+            "set `username_key` and `password_key` in",
+        ),
+    ] {
+        let error = parse(text, keys).expect_err(what);
+        assert!(error.to_string().contains(what) && error.fix().contains(fix), "{error}\n{}", error.fix());
+    }
+}
+
+/// Every region that AWS had in 2026, and what people type instead.
+#[test]
+fn a_region_without_a_direction_is_odd() {
+    for region in [
+        "us-east-1",
+        "us-west-2",
+        "eu-central-1",
+        "ap-southeast-7",
+        "ap-northeast-3",
+        "me-central-1",
+        "il-central-1",
+        "mx-central-1",
+        "us-gov-west-1",
+        "us-iso-east-1",
+        "us-isob-east-1",
+        "eu-isoe-west-1",
+        "eusc-de-east-1",
+        "cn-northwest-1",
+        "sa-east-1",
+        "af-south-1",
+        "eu-north-1",
+        "no region",
+    ] {
+        assert_eq!(odd_region(region), None, "{region}");
+    }
+    for (region, meant) in [
+        ("eu-wst-1", "eu-west-1"),
+        ("us-esst-1", "us-east-1"),
+        ("eu-centrall-1", "eu-central-1"),
+        ("ap-southest-1", "ap-southeast-1"),
+    ] {
+        let odd = odd_region(region).expect(region);
+        assert!(odd.contains(&format!("did you mean {meant:?}")), "{odd}");
+    }
+    assert!(!odd_region("eu-dublin-1").expect("odd").contains("mean"));
+}
+
+#[test]
+fn a_secret_access_key_that_is_none_is_refused_before_anything_is_derived_of_it() {
+    let stored = |secret: &str| {
+        let payload = parse(&format!(r#"{{"accessKeyId":"AKIAEXAMPLE","secretAccessKey":"{secret}"}}"#));
+        payload.expect("its form is right").with_a_whole_key().map(|payload| payload.form)
+    };
+    assert_eq!(stored(SECRET_KEY), Ok(PayloadForm::JsonIamKey));
+    for (secret, what) in [
+        (&SECRET_KEY[1..], "another length than 40"),
+        (GOOD, "an SES SMTP password already"),
+        ("a_b", "has a character"),
+    ] {
+        let Err(error) = stored(secret) else { panic!("{secret}") };
+        assert!(error.to_string().contains(what) && !error.to_string().contains(secret), "{error}");
+    }
+}
+
+/// What people store that is nearly a login is told for what it is, and none of it is shown.
+#[test]
+fn a_login_in_quotes_a_line_of_a_table_and_several_lines_are_named() {
+    let login = format!("AKIAIOSFODNN7EXAMPLE:{GOOD}");
+    let mut cases = vec![(format!("{login}\n{login}\n"), PayloadError::SeveralLines(2))];
+    cases.push((format!("AKIAIOSFODNN7EXAMPLE\n{GOOD}\n\nx"), PayloadError::SeveralLines(4)));
+    cases.extend(["\"", "'", "`"].map(|mark| (format!(" {mark}{login}{mark}\n"), PayloadError::Quoted)));
+    for hop in [
+        "[email-smtp.eu-west-1.amazonaws.com]:587",
+        "[localhost]",
+        "email-smtp.eu-west-1.amazonaws.com:submission",
+        "mx.example.com",
+    ] {
+        cases.push((format!("{hop}  {login}"), PayloadError::TableLine));
+        cases.push((format!("{hop}\t{login}\n[other.example]\tu:p"), PayloadError::TableLine));
+    }
+    for (text, expected) in cases {
+        let error = parse(&text).expect_err(&text);
+        assert_eq!(error, expected, "{text}");
+        assert!(!error.to_string().contains("AKIAI") && !error.fix().contains("AKIAI"));
+    }
+    // Neither of the three: each is told as ever.
+    for (text, not) in
+        [("AKIA:pass wo:rd", "password"), ("me@mx.example.com:pa ss:x", "password"), ("a.b:pass wo:rd", "password")]
+    {
+        assert!(matches!(parse(text), Err(PayloadError::NotPrintable { what, .. }) if what == not), "{text}");
+    }
+    assert_eq!(parse("[\"mx.example.com\", \"u:p\"]").unwrap_err(), PayloadError::NotAnObject);
+    assert!(parse("AKIAEXAMPLE:pass'").is_ok());
 }
 
 #[test]
@@ -78,7 +194,7 @@ fn wrong_payloads_are_named_for_what_they_are() {
         ("ASIAEXAMPLE:secret", PayloadError::Temporary("the access key id starts with ASIA")),
         ("{\"username\":\"u\",", PayloadError::BadJson { line: 1, column: 16 }),
         ("[\"u\",\"p\"]", PayloadError::NotAnObject),
-        ("\"AKIA:pw\"", PayloadError::NotAnObject),
+        ("\"AKIA:pw\"", PayloadError::Quoted),
         ("{}", PayloadError::NoKnownKeys),
         (r#"{"username":"u"}"#, missing("password", "username")),
         (r#"{"password":"p"}"#, missing("username", "password")),
@@ -141,7 +257,9 @@ fn what_has_the_shape_of_a_secret_is_no_user_name() {
     {
         for text in pair(secret, "AKIAIOSFODNN7EXAMPLE").iter().chain(&pair(secret, secret)) {
             let error = parse(text).unwrap_err();
-            assert!(matches!(error, PayloadError::SecretAsUsername(_)), "{text}: {error}");
+            // Each half in quotation marks looks as the whole does.
+            let named = matches!(error, PayloadError::SecretAsUsername(_) | PayloadError::Quoted);
+            assert!(named, "{text}: {error}");
             assert!(!error.to_string().contains(secret), "{error}");
         }
         for is_known in [true, false] {
