@@ -403,8 +403,8 @@ fn a_reload_is_done_as_the_target_says() {
     // One command, and it alone.
     let hand = Hand::new("hash", "always", Some(&line(HOP, &old())));
     let marker = hand.postfix.base.join("reloaded");
-    let line = format!("touch {}; postfix -c {} reload", marker.display(), hand.postfix.config_dir.display());
-    let command = format!("[\"/bin/sh\", \"-c\", {line:?}]");
+    let reload = format!("touch {}; postfix -c {} reload", marker.display(), hand.postfix.config_dir.display());
+    let command = format!("[\"/bin/sh\", \"-c\", {reload:?}]");
     let mut config = Hand::config(&hand.postfix, hand.dir.path(), "always");
     let argv: Vec<String> = serde_json::from_str(&command).unwrap();
     config.credentials[0].targets[0].reload = config::Reload::Command(argv);

@@ -1024,7 +1024,7 @@ fn an_unreadable_configuration_changes_nothing() {
     let before = host.snapshot();
     for wait in ["0s", "2s"] {
         let ran = host.sync(&["--wait", wait], 75);
-        ran.says(&["postconf cannot read the configuration", "half a line", "it is tried again"]);
+        ran.says(&["postconf cannot read the configuration", "invalid type field", "it is tried again"]);
         ran.says_not(host.postfix.main_cf().to_str().expect("UTF-8"));
         before.same_as(&host.snapshot());
     }

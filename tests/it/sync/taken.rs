@@ -41,7 +41,7 @@ fn paste(command: &str) -> String {
 fn ended(host: &Host, ran: &Ran, good: &str) {
     ran.says(&["what somebody had changed in master.cf", "and Postfix ended"]).says_not("confirmed");
     assert!(host.postfix.master().is_none());
-    let said = ran.output();
+    let said = format!("{}{}", ran.out, ran.err);
     let fix = said.lines().find_map(|line| line.split_once("in the mail log names what it could not do: "));
     let (_, fix) = fix.unwrap_or_else(|| panic!("{said}"));
     let (look, start) = fix.split_once("; take that change back; then: ").unwrap_or_else(|| panic!("{fix}"));

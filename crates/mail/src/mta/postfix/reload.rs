@@ -29,7 +29,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_m
 
 /// What is seen of a Postfix that runs.
 #[derive(Debug, PartialEq, Eq)]
-struct Generation {
+struct SeenProcesses {
     master: u32,
     /// Its master process was told to stop (SIGSTOP): it reads no other signal either.
     stopped: bool,
@@ -49,7 +49,7 @@ enum Taken {
 }
 
 impl Taken {
-    fn of(before: &Generation, now: Option<&Generation>) -> Self {
+    fn of(before: &SeenProcesses, now: Option<&SeenProcesses>) -> Self {
         match now {
             None => Self::Ended,
             Some(now) if now.managers.iter().any(|manager| !before.managers.contains(manager)) => Self::Yes,
@@ -90,7 +90,7 @@ impl Postfix {
             Reload::Command(argv) => argv.iter().map(OsString::from).collect(),
             _ => postfix("reload"),
         };
-        let Some(before) = self.generation(&settings)? else { return Err(self.not_running()) };
+        let Some(before) = self.processes(&settings)? else { return Err(self.not_running()) };
         let output = host::run_mutating(&argv, None, LONG_COMMAND)?;
         if output.status.success() {
             return self.until_taken(&settings, &before, edited);
@@ -123,18 +123,23 @@ impl Postfix {
     }
 
     /// What runs now; `None`: nothing does.
-    fn generation(&self, settings: &Settings) -> Result<Option<Generation>, Fault> {
+    fn processes(&self, settings: &Settings) -> Result<Option<SeenProcesses>, Fault> {
         let Some((master, _)) = self.master(settings)? else { return Ok(None) };
         let stopped = Process::read(master).is_some_and(|process| process.is_stopped());
         let of_master = Process::all().filter(|p| p.parent == master && QUEUE_MANAGERS.contains(&p.name.as_str()));
-        Ok(Some(Generation { master, stopped, managers: of_master.map(|p| (p.pid, p.started)).collect() }))
+        Ok(Some(SeenProcesses { master, stopped, managers: of_master.map(|p| (p.pid, p.started)).collect() }))
     }
 
     /// Waits until Postfix has taken the reload. `edited`: what of its configuration was newer than what it had read.
-    fn until_taken(&self, settings: &Settings, before: &Generation, edited: Option<&'static str>) -> Result<(), Fault> {
+    fn until_taken(
+        &self,
+        settings: &Settings,
+        before: &SeenProcesses,
+        edited: Option<&'static str>,
+    ) -> Result<(), Fault> {
         let (asked, mut pause) = (Instant::now(), PAUSES.0);
         loop {
-            let now = self.generation(settings)?;
+            let now = self.processes(settings)?;
             match (Taken::of(before, now.as_ref()), now) {
                 (Taken::Yes, _) => return Ok(()),
                 (Taken::Unseen, _) if asked.elapsed() > ENDS => return Ok(()),
@@ -147,7 +152,7 @@ impl Postfix {
         }
     }
 
-    fn not_taken(&self, before: &Generation, now: &Generation) -> Fault {
+    fn not_taken(&self, before: &SeenProcesses, now: &SeenProcesses) -> Fault {
         let (directory, master) = (self.config_dir.display(), now.master);
         let told = match &self.reload {
             Reload::Command(_) => "the command of `reload` ended without an error, but Postfix",
@@ -206,7 +211,7 @@ impl Postfix {
         let mut master = 0;
         // Between two of them, and right after a start, there is none.
         for look in 0..LOOKS {
-            match self.generation(settings)? {
+            match self.processes(settings)? {
                 None => return Ok(None),
                 Some(now) if !now.managers.is_empty() => return Ok(None),
                 Some(now) => master = now.master,
@@ -235,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_reload_is_taken_where_a_new_queue_manager_is_there() {
-        let seen = |managers: &[(u32, u64)]| Generation { master: 7, stopped: false, managers: managers.to_vec() };
+        let seen = |managers: &[(u32, u64)]| SeenProcesses { master: 7, stopped: false, managers: managers.to_vec() };
         let before = seen(&[(10, 500)]);
         for (now, taken) in [
             (Some(seen(&[(11, 600)])), Taken::Yes),
