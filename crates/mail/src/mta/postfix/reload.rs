@@ -144,7 +144,7 @@ impl Postfix {
                 (Taken::Yes, _) => return Ok(()),
                 (Taken::Unseen, _) if asked.elapsed() > ENDS => return Ok(()),
                 (Taken::NotYet, Some(now)) if asked.elapsed() > TAKEN => return Err(self.not_taken(before, &now)),
-                (Taken::Ended, _) | (_, None) => return Err(self.ended(settings, edited)),
+                (Taken::Ended, _) | (_, None) => return Err(self.ended(edited)),
                 (Taken::Unseen | Taken::NotYet, _) => {}
             }
             thread::sleep(pause);
@@ -187,7 +187,7 @@ impl Postfix {
     }
 
     /// With what is there now it cannot be started either: what somebody changed is to be taken back first.
-    fn ended(&self, settings: &Settings, edited: Option<&'static str>) -> Fault {
+    fn ended(&self, edited: Option<&'static str>) -> Fault {
         let directory = self.config_dir.display();
         let what = match edited {
             Some(name) => format!(
@@ -195,11 +195,9 @@ impl Postfix {
             ),
             None => "Postfix ended at the reload: it cannot run with the configuration that it read".to_owned(),
         };
-        let log = Some(settings.get("maillog_file")).filter(|file| file.starts_with('/'));
-        let log = log.map(|file| format!(": grep fatal: {file} | tail -n 1")).unwrap_or_default();
+        // Postfix may say the reason nowhere: with maillog_file, what writes that log has ended by then.
         let fix = format!(
-            "the last line with `fatal:` in the mail log names what it could not do{log}; take that change back; then: \
-             postfix -c {directory} start"
+            "take the last change back (a port of a new service may be another program's: ss -ltnp); then: postfix -c {directory} start"
         );
         Fault::new(Class::NotRunning, what, fix)
             .temporary()
