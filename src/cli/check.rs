@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use self::findings::{CheckFinding, Findings};
-use self::host::{health, reports, who_answers, who_hears};
+use self::host::{daemon, reports, who_answers, who_hears};
 use self::login::{logins, open, source};
 use self::targets::{Foreign, TargetsSeen, Undecided, UndecidedMatter, Unknown, targets};
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
@@ -89,7 +89,7 @@ pub fn run(path: &Path, json: bool, args: &CheckArgs) -> Exit {
 }
 
 async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings: &mut Findings) {
-    health(config, findings).await;
+    daemon(config, findings).await;
     who_answers(config, findings);
     let store = match Store::open(&config.host.state_dir, Access::Read, Duration::ZERO) {
         Ok(store) => store,

@@ -46,6 +46,16 @@ pub enum LogPlace {
     Journal,
 }
 
+impl LogPlace {
+    /// Why it cannot be followed. A file that is not there yet can; the journal is not asked.
+    pub fn unreadable(&self) -> Option<Finding> {
+        match self {
+            LogPlace::File(path) => Tail::closed(path).reopen().err().map(|e| unreadable(path, &e)),
+            LogPlace::Journal => None,
+        }
+    }
+}
+
 impl std::fmt::Display for LogPlace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -186,8 +196,12 @@ struct OpenLog {
 }
 
 impl Tail {
+    fn closed(path: &Path) -> Self {
+        Self { path: path.to_owned(), open: None, lines: LineSplitter::default(), first: true }
+    }
+
     fn new(path: &Path) -> Self {
-        let mut tail = Self { path: path.to_owned(), open: None, lines: LineSplitter::default(), first: true };
+        let mut tail = Self::closed(path);
         // What goes wrong here goes wrong again when it is read, and is said then.
         let _ = tail.reopen();
         tail.first = false;

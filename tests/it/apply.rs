@@ -836,10 +836,11 @@ fn a_running_instance_is_reloaded_as_configured() {
     let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
     instance.start();
     let marker = instance.base.join("reloaded");
-    let command = Reload::Command(vec!["touch".into(), marker.to_str().unwrap().into()]);
+    let line = format!("touch {}; postfix -c {} reload", marker.display(), instance.config_dir.display());
+    let command = Reload::Command(vec!["/bin/sh".into(), "-c".into(), line]);
     let mut lab = Lab::on(&instance, Reload::Always);
     for (n, (reload, how, expected)) in
-        [(Reload::Always, "reload", 1), (Reload::IfNeeded, "indexed-map", 1), (command, "command", 1)]
+        [(Reload::Always, "reload", 1), (Reload::IfNeeded, "indexed-map", 1), (command, "command", 2)]
             .into_iter()
             .enumerate()
     {

@@ -415,7 +415,9 @@ fn a_change_that_does_not_last_is_not_tried_again_and_again() {
     let (kept, script) = (host.path("kept"), host.path("reload"));
     fs::copy(host.postfix.table(), &kept).expect("copied");
     let (table, etc) = (host.postfix.table(), &host.postfix.config_dir);
-    let lines = format!("#!/bin/sh\ncp {kept:?} {table:?}\n/usr/sbin/postmap -c {etc:?} hash:{table:?}\n");
+    let lines = format!(
+        "#!/bin/sh\ncp {kept:?} {table:?}\n/usr/sbin/postmap -c {etc:?} hash:{table:?}\n/usr/sbin/postfix -c {etc:?} reload\n"
+    );
     executable(&script, &lines);
     let target = format!("reload = [{script:?}]");
     let source = host.publish(old.pair()) + NEVER;
@@ -442,7 +444,7 @@ fn a_change_that_does_not_last_is_not_tried_again_and_again() {
     host.relaykey(&["status"]).expect(0).says(&["in use", &old.id, "somebody else wrote to the table"]);
     wait_for("the old table to be back", SOON, || holds(&host.postfix, &old).then_some(()));
     // Nobody is in its way any more.
-    executable(&script, "#!/bin/sh\nexit 0\n");
+    executable(&script, &format!("#!/bin/sh\nexec /usr/sbin/postfix -c {etc:?} reload\n"));
     host.sync(&[], 0);
     daemon.agrees(None, "Everything is fine.", SOON);
     daemon.ends(AT_ONCE);
@@ -470,7 +472,7 @@ fn one_write_between_the_swap_and_the_read_back_is_put_right_at_once() {
             foreign => format!("{foreign}; /usr/sbin/postmap -c {etc:?} hash:{table:?}"),
         };
         let lines = format!(
-            "#!/bin/sh\n[ -e {once:?} ] || exit 0\nrm {once:?}\n{write}\n/usr/sbin/postfix -c {etc:?} reload\n"
+            "#!/bin/sh\nif [ -e {once:?} ]; then\nrm {once:?}\n{write}\nfi\n/usr/sbin/postfix -c {etc:?} reload\n"
         );
         executable(&script, &lines);
         let target = format!("reload = [{script:?}]");
@@ -1283,6 +1285,30 @@ fn a_health_place_that_somebody_else_has_holds_up_no_rollover() {
     host.relaykey(&["check"]).expect(0).says_not("health");
     let ran = daemon.ends(SOON);
     ran.says(&[&format!("the health endpoint cannot listen at {place}"), "ss -ltnp", &format!("health at {place}")]);
+}
+
+/// A daemon that hangs rotates nothing, and a log that nobody can follow tells of no refused login.
+#[test]
+fn check_names_a_daemon_that_hangs_and_a_log_that_cannot_be_followed() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let log = host.path("log");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &log, rustix::fs::Mode::RUSR).expect("mkfifo");
+    let source = host.publish(key.pair()) + NEVER;
+    let daemon = host.run(&Setup { source: &source, target: &format!("log = {log:?}"), ..Setup::default() });
+    daemon.applied(&key);
+    host.relaykey(&["check"]).expect(0).says(&["warning", &log.display().to_string(), "it is not a regular file"]);
+    daemon.program.signal(Signal::STOP);
+    host.relaykey(&["check"]).expect(75).says(&[
+        "error    daemon: the relaykey daemon (process ",
+        "said nothing for 10 s",
+        "and restart it",
+    ]);
+    daemon.program.signal(Signal::CONT);
+    daemon.looked();
+    host.relaykey(&["check"]).expect(0).says_not("daemon: ");
+    daemon.ends(AT_ONCE);
 }
 
 /// What lies at the path of a Unix socket is somebody's mistake, and as little a reason not to rotate.

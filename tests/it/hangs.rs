@@ -201,7 +201,11 @@ fn row(hangs: Hangs) -> Row {
     let setup = Setup { source: &source, ..Setup::default() };
     let reloaded = dir.join("reloaded");
     let main = format!("name = \"main\"\n{target}");
-    let mut other = format!("name = \"second\"\nreload = [\"/bin/sh\", \"-c\", \": > {}\"]\n", reloaded.display());
+    let mut other = format!(
+        "name = \"second\"\nreload = [\"/bin/sh\", \"-c\", \": > {}; postfix -c {} reload\"]\n",
+        reloaded.display(),
+        second.config_dir.display()
+    );
     if hangs == Dns {
         other += "endpoint = \"localhost\"\n";
     }
@@ -350,7 +354,8 @@ fn told_to_end_it_finishes_a_reload() {
     let (armed, begun, done) = (host.path("armed"), host.path("begun"), host.path("done"));
     // That of the adoption is over at once.
     let command =
-        format!("test -e {} || exit 0; : > {}; sleep 8; : > {}", armed.display(), begun.display(), done.display());
+        format!("if test -e {}; then : > {}; sleep 8; : > {}; fi; ", armed.display(), begun.display(), done.display())
+            + &format!("postfix -c {} reload", host.postfix.config_dir.display());
     let target = format!("reload = [\"/bin/sh\", \"-c\", \"{command}\"]");
     let source = host.publish(old.pair());
     let source = format!("{source}{NEVER}");

@@ -1344,9 +1344,9 @@ fn a_running_instance() {
 
     // A command of one's own instead of the reload.
     let argv = |argv: &[&str]| Reload::Command(argv.iter().map(|word| (*word).to_owned()).collect());
-    let own = Postfix::new(&instance.config_dir, &relay(), None, &argv(&["/bin/true"]));
+    let line = format!("exec postfix -c {} reload", instance.config_dir.display());
+    let own = Postfix::new(&instance.config_dir, &relay(), None, &argv(&["/bin/sh", "-c", &line]));
     own.activate().unwrap();
-    assert_eq!(reloads(), had);
     let failing =
         Postfix::new(&instance.config_dir, &relay(), None, &argv(&["/bin/sh", "-c", "echo no reload >&2; exit 3"]));
     let e = failing.activate().unwrap_err();

@@ -1083,7 +1083,7 @@ fn what_was_undone_is_gone() {
     let maps = format!("smtp_sasl_password_maps=hash:{}", other.display());
     let etc = &lab.postfix.config_dir;
     let script = format!(
-        "#!/bin/sh\nexec >&2\nenv; echo \"$@\"; cat\npostmap hash:{other:?}\npostconf -c {etc:?} -e {maps:?}\n"
+        "#!/bin/sh\nexec >&2\nenv; echo \"$@\"; cat\npostmap hash:{other:?}\npostconf -c {etc:?} -e {maps:?}\npostfix -c {etc:?} reload\n"
     );
     fs::write(&reload, script).expect("written");
     fs::set_permissions(&reload, fs::Permissions::from_mode(0o755)).expect("chmod");

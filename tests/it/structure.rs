@@ -100,6 +100,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "status",
             "text",
             "tls",
+            "wake",
         ],
     ),
     ("main", &["cli"]),

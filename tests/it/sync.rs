@@ -1,6 +1,7 @@
 //! `relaykey sync`, the real program, against real Postfix, a real AWS API server and the SES stand-in.
 
 mod regions;
+mod taken;
 
 use crate::lab::acl;
 use crate::lab::moto;
@@ -1070,12 +1071,17 @@ fn an_unreadable_configuration_changes_nothing() {
     fs::write(&master_cf, format!("{good}half a line of somebody who went to lunch\n")).expect("written");
     let before = host.snapshot();
     for wait in ["0s", "2s"] {
-        host.sync(&["--wait", wait], 1).says(&["postconf cannot read the configuration", "fix: run: postconf"]);
+        let ran = host.sync(&["--wait", wait], 75);
+        ran.says(&["postconf cannot read the configuration", "invalid type field", "it is tried again"]);
+        ran.says_not(host.postfix.main_cf().to_str().expect("UTF-8"));
         before.same_as(&host.snapshot());
     }
     host.relaykey(&["status"]).expect(0).says(&["ses: failing", "postconf cannot read", "pending"]);
+    // One that waits goes on soon after it is whole again: seconds, and no quarter of an hour.
+    let waiting = host.start(&["sync", "--wait", "3m"]);
+    std::thread::sleep(Duration::from_secs(2));
     fs::write(&master_cf, good).expect("written");
-    host.sync(&[], 0).says(&["ses: confirmed"]);
+    waiting.wait(Duration::from_secs(180)).expect(0).says(&["ses: confirmed"]);
 }
 
 // ---------------------------------------------------------------- several targets

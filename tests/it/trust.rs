@@ -327,6 +327,8 @@ fn no_script_of_others_is_run_by_an_interpreter_of_ours() {
     refused(&host, &old, &ran, 1, &["is not trusted", &name(&writable), "chmod go-w"]);
     host.relaykey(&["check"]).expect(1).says(&[&name(&writable), "may be changed by every user"]);
     set(&writable, 0o644);
+    let reload = format!("id > {}\nexec postfix -c {} reload\n", marker.display(), host.postfix.config_dir.display());
+    fs::write(&writable, reload).expect("written");
     rolled(&host, &source, &target).expect(0);
     assert!(marker.exists(), "and now it is run");
 }
@@ -446,7 +448,11 @@ fn a_reload_program_of_others_is_not_run() {
     let failure = &host.state("ses")["targets"]["main"]["retry"]["failure"];
     assert_eq!((&failure["class"], &failure["temporary"]), (&json!("permissions"), &json!(false)));
     set(&program, 0o755);
-    fs::write(&program, format!("#!/bin/sh\nid > {}\n", marker.display())).expect("written");
+    fs::write(
+        &program,
+        format!("#!/bin/sh\nid > {}\nexec postfix -c {} reload\n", marker.display(), host.postfix.config_dir.display()),
+    )
+    .expect("written");
     rolled(&host, &source, &format!("reload = [{program:?}]\n")).expect(0);
     assert!(marker.exists(), "and now it is run");
 }

@@ -128,6 +128,8 @@ struct Target {
     seen: Option<SeenFiles>,
     /// Was looked for what killed runs left of it?
     swept: bool,
+    /// Why the mail server does not run, where it ended at our reload and has not been started since.
+    ended: Option<Fault>,
     open: Option<OpenChange>,
 }
 

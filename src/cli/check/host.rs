@@ -8,25 +8,26 @@ use super::Findings;
 use crate::agent;
 use crate::aws;
 use crate::config::{self, Config, MailVia, ReceiverKind, Severity};
-use crate::control;
+use crate::control::{self, ControlError};
 use crate::health::{self, ListenError};
 use crate::report::{Receivers, Whose};
 use crate::state::Store;
 use crate::status::NotListening;
 
-/// Can every place of `[health]` be listened at? A running daemon has tried, and listens at the others itself.
-pub(super) async fn health(config: &Config, findings: &mut Findings) {
-    let Some(health) = config.health.clone() else { return };
-    let run_dir = config.host.run_dir.clone();
+/// Does the daemon, where one runs, answer; and can every place of `[health]` be listened at? A running daemon has tried, and
+/// listens at the others itself.
+pub(super) async fn daemon(config: &Config, findings: &mut Findings) {
+    let (health, run_dir) = (config.health.clone(), config.host.run_dir.clone());
     // Waits for the daemon's answer, and for directories.
-    let looking = tokio::task::spawn_blocking(move || -> Vec<(String, String)> {
-        match control::connect(&run_dir).and_then(|client| client.map(crate::cli::status::ask).transpose()) {
-            Ok(Some(status)) => {
+    let looking = tokio::task::spawn_blocking(move || -> Result<Vec<(String, String)>, ControlError> {
+        match control::connect(&run_dir).and_then(|client| client.map(crate::cli::status::ask).transpose())? {
+            Some(status) => {
                 let failed = status.daemon.map(|daemon| daemon.not_listening).unwrap_or_default();
-                failed.into_iter().map(|n| (n.what, n.fix)).collect()
+                Ok(failed.into_iter().map(|n| (n.what, n.fix)).collect())
             }
-            Ok(None) => {
-                let failed = health.listen.iter().filter_map(|place| health::look(place, &run_dir).err());
+            None => {
+                let listen = health.iter().flat_map(|health| &health.listen);
+                let failed = listen.filter_map(|place| health::look(place, &run_dir).err());
                 let fix = |e: &ListenError| match e.is_taken() {
                     true => format!(
                         "{}; nothing is to be done where that is the service manager, for relaykey: systemctl status relaykey.socket",
@@ -34,14 +35,22 @@ pub(super) async fn health(config: &Config, findings: &mut Findings) {
                     ),
                     false => e.fix(),
                 };
-                failed.map(|e| (e.to_string(), fix(&e))).collect()
+                Ok(failed.map(|e| (e.to_string(), fix(&e))).collect())
             }
-            // What is wrong with the daemon is another matter.
-            Err(_) => Vec::new(),
         }
     });
-    for (what, fix) in looking.await.unwrap_or_default() {
-        findings.say(Severity::Warning, None, "health", format!("{what}; {}", NotListening::GOES_ON), fix);
+    match looking.await {
+        Ok(Ok(not_listening)) => {
+            for (what, fix) in not_listening {
+                findings.say(Severity::Warning, None, "health", format!("{what}; {}", NotListening::GOES_ON), fix);
+            }
+        }
+        // It does nothing else either.
+        Ok(Err(e @ (ControlError::Full { .. } | ControlError::Silent { .. }))) => {
+            findings.failed(true, None, "daemon", e.to_string(), e.fix());
+        }
+        // Who may not ask is told by what is asked; and one that ends is none.
+        Ok(Err(_)) | Err(_) => {}
     }
 }
 

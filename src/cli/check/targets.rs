@@ -1,5 +1,7 @@
 //! What each mail server would really use.
 
+use std::time::SystemTime;
+
 use super::super::Exit;
 use super::{Findings, held};
 use crate::agent;
@@ -10,6 +12,7 @@ use crate::instruction::relaykey;
 use crate::rollover::State;
 use crate::source::EarlierVersions;
 use crate::status::UNREAD_FIX;
+use crate::wake::log;
 
 /// What is said of a key that the mail server looks up and that holds a login which nobody here knows. `sync` takes it for
 /// an error, unless it is that of the version that the source gives.
@@ -121,6 +124,10 @@ pub(super) fn targets(
                         }
                         _ => findings.add(name, &about, finding),
                     }
+                }
+                let place = log::find(&target.log, seen.log.as_deref(), SystemTime::now());
+                if let Some(finding) = place.ok().and_then(|place| place.unreadable()) {
+                    findings.add(name, &about, finding);
                 }
                 for finding in seen.beside {
                     findings.add(name, &about, finding);

@@ -4,12 +4,15 @@ use relaykey_core::target::ReloadOwed;
 
 use super::journal::{HostMoment, Instance, SeenFiles, SwapPhase, TargetRecord};
 use super::{Activated, MayChange, OpenChange, Swap, Target};
-use crate::fault::Fault;
+use crate::fault::{Class, Fault};
 use crate::mta::{Reload, Running};
 
 impl Target {
     pub(super) fn activate(&mut self) -> Result<Activated, Fault> {
         let running = self.mta.running()?;
+        if running != Running::No {
+            self.ended = None;
+        }
         let owed = |record: &Option<TargetRecord>| record.as_ref().is_some_and(|record| record.reload_owed.is_some());
         let owed_before = owed(&self.shared.store.get(&self.id)?);
         let mut record = self.settle(running)?;
@@ -41,11 +44,14 @@ impl Target {
                 "restart the mail server: a start after the change settles it (a reload by hand is not seen)",
                 false,
             ),
-            (_, Running::No) => not_done(
-                "the mail server is not running",
-                "start it: a start after the change settles the reload",
-                true,
-            ),
+            (_, Running::No) => match &self.ended {
+                Some(e) => not_done(&e.what, &e.fix, true),
+                None => not_done(
+                    "the mail server is not running",
+                    "start it: a start after the change settles the reload",
+                    true,
+                ),
+            },
             (reload, _) => match self.mta.activate() {
                 Ok(()) => {
                     let how = if matches!(reload, Reload::Command(_)) { "command" } else { "reload" };
@@ -55,7 +61,10 @@ impl Target {
                     }
                     return Ok(Activated::Yes { how });
                 }
-                Err(e) => (e.what, e.fix, e.temporary),
+                Err(e) => {
+                    self.ended = Some(&e).filter(|e| e.class == Class::NotRunning).cloned();
+                    (e.what, e.fix, e.temporary)
+                }
             },
         };
         // A start after this look will have read them so.

@@ -80,6 +80,7 @@ impl Server {
                 files,
                 seen: None,
                 swept: false,
+                ended: None,
                 open: None,
             };
             targets.insert(id, Mutex::new(target));

@@ -24,6 +24,7 @@ mod ownership;
 mod pick;
 mod process;
 mod proxymap;
+mod reload;
 mod review;
 mod routes;
 mod sasl;
@@ -36,16 +37,14 @@ mod unlisted;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::credential::Redactor;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host;
-use crate::instruction::{Instruction, relaykey};
+use crate::instruction::Instruction;
 use crate::mta::by_hand::{self, Task};
 use crate::mta::compare::{Comparison, Differences};
 use crate::mta::table::{self, Change, Table};
@@ -62,7 +61,7 @@ use review::{Problem, Subject};
 use routes::ReadBefore;
 use settings::{ConfigId, Settings, Setup};
 use survey::{Found, Need, Survey, TableSurvey};
-use tables::{LoginMaps, Store, answer, identify, made_no_map, resolve, waited_for, with_extension, without_values};
+use tables::{LoginMaps, Store, answer, identify, made_no_map, resolve, waited_for, with_extension};
 
 /// Where Postfix's programs look when nobody says otherwise.
 const DEFAULT_CONFIG_DIR: &str = "/etc/postfix";
@@ -139,8 +138,12 @@ impl Mta for Postfix {
         *self.kept.borrow_mut() = None;
         let mut survey = self.survey(ours, None, Need::Found)?;
         let (running, unseen) = self.running_as_seen(&survey.setup.main)?;
+        let unseen_reload = match running {
+            Running::Yes { .. } if self.reload.is_ours() => self.unseen_reload(&survey.setup.main)?,
+            _ => None,
+        };
         let mut problems = std::mem::take(&mut survey.problems);
-        problems.extend(unseen.map(|doubt| {
+        problems.extend(unseen.into_iter().chain(unseen_reload).map(|doubt| {
             let problem = Problem::warning(None, doubt.what, doubt.fix);
             Problem { subject: Subject::Trust, ..problem }
         }));
@@ -493,62 +496,7 @@ impl Mta for Postfix {
     }
 
     fn activate(&self) -> Result<(), Fault> {
-        let settings = self.settings()?;
-        let directory = self.config_dir.display();
-        let not_running = || {
-            Fault::new(
-                Class::NotRunning,
-                "this Postfix instance is not running, so there is nothing to reload",
-                format!("postfix -c {directory} start"),
-            )
-            .temporary()
-        };
-        if self.running_with(&settings)? == Running::No {
-            return Err(not_running());
-        }
-        let postfix = |command: &str| -> Vec<OsString> {
-            vec![settings.program("postfix"), "-c".into(), self.config_dir.clone().into_os_string(), command.into()]
-        };
-        self.trusted_parts(&settings)?;
-        let check = host::run_checking(&postfix("check"), LONG_COMMAND)?;
-        if !check.status.success() {
-            let edited = self.edited_since_start(&settings)?;
-            let also =
-                edited.map(|name| format!(" ({name} is newer than the last start or reload)")).unwrap_or_default();
-            return Err(Fault::new(
-                Class::Config,
-                format!(
-                    "`postfix check` fails, so no reload is done{also}: {}",
-                    self.check_words(&settings, &check.stderr)?
-                ),
-                format!("mend what it names, then: postfix -c {directory} check && postfix -c {directory} reload"),
-            )
-            .in_file(self.config_dir.join(edited.unwrap_or("main.cf"))));
-        }
-        let argv = match &self.reload {
-            Reload::Command(argv) => argv.iter().map(OsString::from).collect(),
-            _ => postfix("reload"),
-        };
-        let output = host::run_mutating(&argv, None, LONG_COMMAND)?;
-        if output.status.success() {
-            return Ok(());
-        }
-        if self.running_with(&settings)? == Running::No {
-            return Err(not_running());
-        }
-        let program = argv.first().map(|program| program.to_string_lossy().into_owned()).unwrap_or_default();
-        let said = output.stderr.lines().map(without_values).collect::<Vec<_>>().join("\n");
-        let maps = LoginMaps::of(&self.setup()?);
-        let said =
-            maps.stores().fold(Redactor::default().clean(&said), |said, (_, store)| self.redacted(&said, &store.text));
-        let said = if said.is_empty() { "its reason is in the mail log" } else { &said };
-        let fix = match &self.reload {
-            // A reload by hand is not seen.
-            Reload::Command(_) => format!("correct `reload` in the configuration, then: {}", relaykey("sync")),
-            _ => format!("see why it fails: postfix -c {directory} reload; then: {}", relaykey("sync")),
-        };
-        let what = format!("the reload failed ({program}, {}): {said}", output.status);
-        Err(Fault::new(Class::Command, what, fix).temporary())
+        self.reload()
     }
 }
 

@@ -154,7 +154,7 @@ impl Postfix {
 }
 
 /// What Postfix calls its queue manager, in all of its releases.
-const QUEUE_MANAGERS: [&str; 3] = ["qmgr", "nqmgr", "oqmgr"];
+pub(super) const QUEUE_MANAGERS: [&str; 3] = ["qmgr", "nqmgr", "oqmgr"];
 
 /// One line of `/proc/PID/stat` (proc(5)).
 pub(super) struct Process {
@@ -163,9 +163,16 @@ pub(super) struct Process {
     pub(super) parent: u32,
     /// Clock ticks since boot.
     pub(super) started: u64,
+    /// Its state, as one letter.
+    state: String,
 }
 
 impl Process {
+    /// By SIGSTOP, or a debugger.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.state.as_str(), "T" | "t")
+    }
+
     /// `None`: there is no such process, or it is hidden from us.
     pub(super) fn read(pid: u32) -> Option<Self> {
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
@@ -176,7 +183,8 @@ impl Process {
         Some(Self {
             pid,
             name: head.split_once('(')?.1.to_owned(),
-            // Fields 4 and 22; the tail begins with field 3.
+            // Fields 3, 4 and 22; the tail begins with field 3.
+            state: (*fields.first()?).to_owned(),
             parent: fields.get(1)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })

@@ -148,9 +148,14 @@ impl Postfix {
             return Err(Fault::new(
                 Class::Config,
                 format!("postconf cannot read the configuration: {}", or_none(gave_up(&output.stderr))),
-                format!("run: postconf -c {} -n", self.config_dir.display()),
+                format!(
+                    "correct what it names, which may be half-written; to see it: postconf -c {} -M; it is tried again",
+                    self.config_dir.display()
+                ),
             )
-            .in_file(self.config_dir.join("main.cf")));
+            // Which of main.cf and master.cf it is, only its words say; and who writes there ends some time.
+            .temporary()
+            .in_file(self.config_dir.clone()));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
