@@ -23,6 +23,7 @@ mod ownership;
 mod pick;
 mod process;
 mod proxymap;
+mod readers;
 mod review;
 mod routes;
 mod sasl;
