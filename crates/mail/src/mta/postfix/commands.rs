@@ -207,7 +207,8 @@ impl Postfix {
         let (services, names) = (setup.commands.clone(), endpoint_names(&self.relay));
         let of = self.config_dir.clone();
         let look = move || {
-            let [passwd, groups] = ["/etc/passwd", "/etc/group"].map(|file| fs::read_to_string(file).unwrap_or_default());
+            let [passwd, groups] =
+                ["/etc/passwd", "/etc/group"].map(|file| fs::read_to_string(file).unwrap_or_default());
             let look = |service: &CommandService| {
                 let reader = service.reader(&passwd, &groups);
                 Looked::through(service, &of.join(service.file()), &names, &passwd, reader)

@@ -27,6 +27,7 @@ mod readers;
 mod review;
 mod routes;
 mod sasl;
+mod searches;
 mod services;
 mod settings;
 mod survey;
@@ -236,6 +237,7 @@ impl Mta for Postfix {
             key_ids,
             incomplete,
             beside: beside.findings,
+            unreadable: survey.unreadable,
             files,
             log: Some(main.get("maillog_file")).filter(|file| file.starts_with('/')).map(PathBuf::from),
         })

@@ -126,7 +126,8 @@ mod tests {
         }
         symlink(at("file"), at("link")).unwrap();
         let m = fs::metadata(at("file")).unwrap();
-        let (owner, group) = (Reader::User { uid: m.uid(), gid: 4_000_000 }, Reader::User { uid: 4_000_000, gid: m.gid() });
+        let (owner, group) =
+            (Reader::User { uid: m.uid(), gid: 4_000_000 }, Reader::User { uid: 4_000_000, gid: m.gid() });
         let other = Reader::User { uid: 4_000_000, gid: 4_000_000 };
         let reads = |reader: Reader, name: &str| match reader.read(&at(name)) {
             Text::Read(text) => text.as_str() == "x",
