@@ -278,6 +278,9 @@ cases! {
     c409 = "409-sender-line-of-the-other-instance";
     c410 = "410-bare-address-half-rotated";
     c411 = "411-options-in-one-word";
+    c430 = "430-relative-program-name";
+    c431 = "431-second-table-missing";
+    c432 = "432-other-service-unreadable";
     }
 }
 

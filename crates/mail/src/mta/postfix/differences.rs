@@ -317,7 +317,7 @@ impl Postfix {
             survey.problems.push(problem);
         } else if survey.lookups().is_empty() {
             // No rollover writes it. Whether that is of harm is seen when all tables are known.
-            failed.into_iter().for_each(|words| survey.has_failed(words));
+            survey.failed = failed;
         } else if let Some(words) = failed {
             survey.problems.push(Problem::warning(
                 Some(store.read_by_postfix().to_owned()),

@@ -169,7 +169,7 @@ impl Postfix {
     fn ask_any(&self, survey: &Survey, number: usize, keys: &[String], service: &str) -> Result<Asked, Fault> {
         if let Some(table) = survey.tables.iter().find(|table| table.number == number) {
             let lookups = table.lookups();
-            if lookups.is_empty() && !table.is_looked_up() {
+            if lookups.is_empty() && !table.is_opened {
                 return Ok(Asked::Fails(Failing::ForGood(Box::new(self.not_opened(table, service)))));
             }
             let is_written = |key: &String| lookups.iter().any(|wanted| wanted.key.eq_ignore_ascii_case(key));
@@ -208,14 +208,14 @@ impl Postfix {
         let compile = self.compile_command(store);
         let (what, fix) = match (&store.map, has_map, has_text) {
             (Some(_), true, true) => (
-                format!("Postfix cannot read it: {}", table.failed().unwrap_or("it gave no reason")),
+                format!("Postfix cannot read it: {}", table.failed.as_deref().unwrap_or("it gave no reason")),
                 format!("make it anew from its text: mv {quoted_map} {quoted_map}.broken && {compile}"),
             ),
             (Some(_), false, true) => {
                 ("it is not there, and its text is".to_owned(), format!("make it from its text: {compile}"))
             }
             (_, true, _) => (
-                format!("Postfix cannot read it: {}", table.failed().unwrap_or("it gave no reason")),
+                format!("Postfix cannot read it: {}", table.failed.as_deref().unwrap_or("it gave no reason")),
                 format!("put a good one back, or {}", self.take_out(store.id().as_str())),
             ),
             (_, false, _) => {

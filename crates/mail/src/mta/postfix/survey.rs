@@ -242,7 +242,7 @@ impl Postfix {
         let mut compiling = Compiling::default();
         let is_looked_up = match self.look_up_live(table, ours.applied.as_deref())? {
             Some((live, odd)) => {
-                (table.live, table.odd) = (live, odd);
+                (table.live, table.odd, table.is_opened) = (live, odd, true);
                 let (problems, would) = self.compare_live(table)?;
                 let others = self.others_in_map(table, ours, &would);
                 table.problems.extend(others);
@@ -611,8 +611,10 @@ pub(super) struct TableSurvey {
     pub(super) only_in_map_ids: KeyIds,
     /// Could what Postfix reads be asked?
     is_looked_up: bool,
+    /// Did `postmap` open it?
+    pub(super) is_opened: bool,
     /// What `postmap` said when it could not.
-    failed: Option<String>,
+    pub(super) failed: Option<String>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -630,24 +632,10 @@ impl TableSurvey {
             odd: HashSet::new(),
             only_in_map_ids: KeyIds::default(),
             is_looked_up: false,
+            is_opened: false,
             failed: None,
             problems: Vec::new(),
         }
-    }
-
-    /// Could what Postfix reads be asked?
-    pub(super) fn is_looked_up(&self) -> bool {
-        self.is_looked_up
-    }
-
-    /// What `postmap` said when it could not open it.
-    pub(super) fn failed(&self) -> Option<&str> {
-        self.failed.as_deref()
-    }
-
-    /// It could not.
-    pub(super) fn has_failed(&mut self, words: String) {
-        self.failed = Some(words);
     }
 
     /// The file that its entries stand in.
