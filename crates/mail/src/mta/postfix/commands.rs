@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::Postfix;
 use super::master::MasterEntry;
-use super::readers::{Reader, Text};
+use super::readers::{FileText, ReadingUser};
 use super::settings::{Settings, Setup};
 use crate::credential::is_access_key_id;
 use crate::fault::Fault;
@@ -148,11 +148,11 @@ impl CommandService {
     }
 
     /// Who reads what it names.
-    fn reader(&self, passwd: &str, groups: &str) -> Reader {
+    fn reader(&self, passwd: &str, groups: &str) -> ReadingUser {
         match (&self.starter, &self.user) {
-            (Starter::Program(_), _) => Reader::Root,
-            (_, Some(user)) => Reader::of_user(user, passwd, groups),
-            (_, None) => Reader::Anyone,
+            (Starter::Program(_), _) => ReadingUser::Root,
+            (_, Some(user)) => ReadingUser::of_user(user, passwd, groups),
+            (_, None) => ReadingUser::Anyone,
         }
     }
 
@@ -286,7 +286,7 @@ enum UnknownLogin {
 
 impl Looked {
     /// `of`: the file that it stands in; `reader`: with whose rights the program reads.
-    fn through(service: &CommandService, of: &Path, names: &[String], passwd: &str, reader: Reader) -> Self {
+    fn through(service: &CommandService, of: &Path, names: &[String], passwd: &str, reader: ReadingUser) -> Self {
         let mut looked = Self::default();
         for word in &service.argv {
             looked.take(of, word, names, |_| None);
@@ -309,13 +309,13 @@ impl Looked {
                 continue;
             }
             let text = match reader.read(&path) {
-                Text::Read(text) => text,
+                FileText::Read(text) => text,
                 // A recipient is somebody, who may be let in where not everybody is.
-                Text::Closed if scripts == 0 && reader == Reader::Anyone => {
+                FileText::Closed if scripts == 0 && reader == ReadingUser::Anyone => {
                     looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(path));
                     continue;
                 }
-                Text::Closed | Text::Absent => continue,
+                FileText::Closed | FileText::Absent => continue,
             };
             files += 1;
             let is_script =
@@ -341,7 +341,7 @@ impl Looked {
         });
         for path in settings {
             if !whole.contains(&path)
-                && let Text::Read(text) = reader.read(&path)
+                && let FileText::Read(text) = reader.read(&path)
             {
                 // Some script may have named it.
                 looked.ids.retain(|(_, file, _)| *file != path);
@@ -467,7 +467,7 @@ mod tests {
             ]
         );
         // What another program does with mail is not known, whatever is found in it.
-        let looked = Looked::through(&found[3], Path::new("/etc/master.cf"), &[], "", Reader::Root);
+        let looked = Looked::through(&found[3], Path::new("/etc/master.cf"), &[], "", ReadingUser::Root);
         let program = PathBuf::from("/usr/lib/postfix/sbin/smtp-wrapper");
         assert_eq!(looked, Looked { ids: Vec::new(), doubt: Some(UnknownLogin::NotOfPostfix(program)) });
     }
@@ -534,7 +534,7 @@ mod tests {
             let argv = argv.replace("DIR", &dir.path().display().to_string());
             let argv = argv.split(' ').map(str::to_owned).collect();
             let service = CommandService { starter: Starter::Service("x".into()), user: None, argv };
-            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], "", Reader::Root)
+            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], "", ReadingUser::Root)
         };
         let login = file("login.json", "{\"host\": \"email-smtp.x\", \"user\": \"AKIAIOSFODNN7EXAMPLE\"}\n");
         let named = Looked { ids: vec![("AKIAIOSFODNN7EXAMPLE".to_owned(), login, Some(1))], doubt: None };
@@ -569,7 +569,7 @@ mod tests {
         let argv = vec![format!("hash:{}", at("commands").display())];
         let starter = Starter::Parameter { name: "mailbox_command_maps", in_master: false };
         let service = CommandService { starter, user: None, argv };
-        assert_eq!(Looked::through(&service, Path::new("/etc/main.cf"), &[], "", Reader::Root), named);
+        assert_eq!(Looked::through(&service, Path::new("/etc/main.cf"), &[], "", ReadingUser::Root), named);
     }
 
     #[test]
@@ -600,7 +600,13 @@ mod tests {
             let argv = std::iter::once(path.display().to_string()).chain(words.split(' ').map(str::to_owned)).collect();
             let service = CommandService { starter: Starter::Service("x".into()), user: Some("u".into()), argv };
             let passwd = format!("u:x:9:9::{}:/bin/sh\n", dir.path().display());
-            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], &passwd, Reader::Root)
+            Looked::through(
+                &service,
+                Path::new("/etc/master.cf"),
+                &["email-smtp".to_owned()],
+                &passwd,
+                ReadingUser::Root,
+            )
         };
         let names = |path: &Path| Some(UnknownLogin::NamesEndpoint(path.to_owned()));
         let id = |path: &Path, line| ("AKIAIOSFODNN7EXAMPLE".to_owned(), path.to_owned(), line);

@@ -15,7 +15,7 @@ const MOST_BYTES: u64 = 1 << 20;
 
 /// With whose rights a program reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reader {
+pub(super) enum ReadingUser {
     /// With root's, as master(8) starts what stands in master.cf.
     Root,
     /// A user of this host, with one group alone, as pipe(8) and spawn(8) have it.
@@ -26,7 +26,7 @@ pub(super) enum Reader {
 
 /// What a file is to a reader.
 #[derive(Debug, PartialEq)]
-pub(super) enum Text {
+pub(super) enum FileText {
     Read(Zeroizing<String>),
     /// There is one, and they may not read it.
     Closed,
@@ -34,7 +34,7 @@ pub(super) enum Text {
     Absent,
 }
 
-impl Reader {
+impl ReadingUser {
     /// By passwd(5) and group(5). `user`: as the option of pipe(8) names it, `USER` or `USER:GROUP`. One that this host does not have
     /// starts nothing.
     pub(super) fn of_user(user: &str, passwd: &str, groups: &str) -> Self {
@@ -66,11 +66,11 @@ impl Reader {
     }
 
     /// A regular file that is a text and not too large, as far as this reader may read it.
-    pub(super) fn read(self, path: &Path) -> Text {
-        self.try_read(path).unwrap_or(Text::Absent)
+    pub(super) fn read(self, path: &Path) -> FileText {
+        self.try_read(path).unwrap_or(FileText::Absent)
     }
 
-    fn try_read(self, path: &Path) -> Option<Text> {
+    fn try_read(self, path: &Path) -> Option<FileText> {
         let is_small = |m: &Metadata| m.is_file() && m.len() <= MOST_BYTES;
         fs::metadata(path).ok().filter(is_small)?;
         // What took its place meanwhile may be a pipe that nobody writes to.
@@ -81,14 +81,14 @@ impl Reader {
         let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
         let goes_through = |directory: &Path| fs::metadata(directory).is_ok_and(|m| self.may(1, &m));
         if !self.may(4, &found) || !place.ancestors().skip(1).all(goes_through) {
-            return Some(Text::Closed);
+            return Some(FileText::Closed);
         }
         let size = found.len();
         let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).ok()? + 1));
         file.take(size).read_to_end(&mut bytes).ok()?;
         // Of whatever encoding: what is looked for is ASCII.
         let is_text = !bytes.contains(&0);
-        is_text.then(|| Text::Read(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())))
+        is_text.then(|| FileText::Read(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())))
     }
 }
 
@@ -102,14 +102,14 @@ mod tests {
     fn users_by_passwd_and_group() {
         let (passwd, groups) = ("mail:x:8:9::/var/mail:/bin/sh\nodd:x\n", "relay:x:77:\n");
         for (user, expected) in [
-            ("mail", Reader::User { uid: 8, gid: 9 }),
-            ("mail:", Reader::User { uid: 8, gid: 9 }),
-            ("mail:relay", Reader::User { uid: 8, gid: 77 }),
-            ("mail:none", Reader::Anyone),
-            ("odd", Reader::Anyone),
-            ("none", Reader::Anyone),
+            ("mail", ReadingUser::User { uid: 8, gid: 9 }),
+            ("mail:", ReadingUser::User { uid: 8, gid: 9 }),
+            ("mail:relay", ReadingUser::User { uid: 8, gid: 77 }),
+            ("mail:none", ReadingUser::Anyone),
+            ("odd", ReadingUser::Anyone),
+            ("none", ReadingUser::Anyone),
         ] {
-            assert_eq!(Reader::of_user(user, passwd, groups), expected, "{user}");
+            assert_eq!(ReadingUser::of_user(user, passwd, groups), expected, "{user}");
         }
     }
 
@@ -127,14 +127,16 @@ mod tests {
         symlink(at("file"), at("link")).unwrap();
         let m = fs::metadata(at("file")).unwrap();
         let (owner, group) =
-            (Reader::User { uid: m.uid(), gid: 4_000_000 }, Reader::User { uid: 4_000_000, gid: m.gid() });
-        let other = Reader::User { uid: 4_000_000, gid: 4_000_000 };
-        let reads = |reader: Reader, name: &str| match reader.read(&at(name)) {
-            Text::Read(text) => text.as_str() == "x",
-            Text::Closed => false,
-            Text::Absent => panic!("{name} is there"),
+            (ReadingUser::User { uid: m.uid(), gid: 4_000_000 }, ReadingUser::User { uid: 4_000_000, gid: m.gid() });
+        let other = ReadingUser::User { uid: 4_000_000, gid: 4_000_000 };
+        let reads = |reader: ReadingUser, name: &str| match reader.read(&at(name)) {
+            FileText::Read(text) => text.as_str() == "x",
+            FileText::Closed => false,
+            FileText::Absent => panic!("{name} is there"),
         };
-        let all = |name: &str| [Reader::Root, owner, group, other, Reader::Anyone].map(|reader| reads(reader, name));
+        let all = |name: &str| {
+            [ReadingUser::Root, owner, group, other, ReadingUser::Anyone].map(|reader| reads(reader, name))
+        };
         for (bits, expected) in [
             (0o600, [true, true, false, false, false]),
             (0o640, [true, true, true, false, false]),
@@ -149,7 +151,7 @@ mod tests {
         mode("closed", 0o700);
         mode("closed/file", 0o644);
         assert_eq!(all("closed/file"), [true, true, false, false, false]);
-        assert_eq!(Reader::Root.read(&at("none")), Text::Absent);
-        assert_eq!(Reader::Root.read(dir.path()), Text::Absent);
+        assert_eq!(ReadingUser::Root.read(&at("none")), FileText::Absent);
+        assert_eq!(ReadingUser::Root.read(dir.path()), FileText::Absent);
     }
 }

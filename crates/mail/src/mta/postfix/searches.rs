@@ -35,20 +35,20 @@ enum End {
     Nowhere,
     /// In the table of this number.
     Found(usize, Answer),
-    Fails(usize, Failing),
+    Fails(usize, WhyNoAnswer),
 }
 
 /// What a table gives for the keys that a service tries for a next hop.
-enum Asked {
+enum Given {
     /// One for each key; those behind the first that is found do not count.
     Answers(Vec<Answer>),
     /// It cannot be asked: what it gives is not known.
     Unknown,
-    Fails(Failing),
+    Fails(WhyNoAnswer),
 }
 
 /// Why a table gives no answer.
-enum Failing {
+enum WhyNoAnswer {
     /// It stays so until somebody mends it.
     ForGood(Box<Problem>),
     ForNow(Fault),
@@ -80,8 +80,8 @@ impl Postfix {
             for tried in live.tried.iter().chain(&nobody) {
                 match self.search(survey, live, tried)? {
                     End::Fails(number, _) if told.contains(&number) => {}
-                    End::Fails(_, Failing::ForNow(fault)) => return Err(fault),
-                    End::Fails(number, Failing::ForGood(problem)) => {
+                    End::Fails(_, WhyNoAnswer::ForNow(fault)) => return Err(fault),
+                    End::Fails(number, WhyNoAnswer::ForGood(problem)) => {
                         told.push(number);
                         found.unreadable.push(problem.finding.clone());
                         found.problems.push(*problem);
@@ -148,10 +148,10 @@ impl Postfix {
                 let given = match known {
                     Some(given) => given,
                     None => match self.ask_any(survey, number, tried, &live.service)? {
-                        Asked::Fails(failing) => return Ok(End::Fails(number, failing)),
+                        Given::Fails(failing) => return Ok(End::Fails(number, failing)),
                         // It may have the key, so that nothing behind it is known to be asked.
-                        Asked::Unknown => return Ok(End::Nowhere),
-                        Asked::Answers(answers) => {
+                        Given::Unknown => return Ok(End::Nowhere),
+                        Given::Answers(answers) => {
                             let given = answers[n].clone();
                             asked.push((number, answers));
                             given
@@ -166,31 +166,31 @@ impl Postfix {
         Ok(End::Nowhere)
     }
 
-    fn ask_any(&self, survey: &Survey, number: usize, keys: &[String], service: &str) -> Result<Asked, Fault> {
+    fn ask_any(&self, survey: &Survey, number: usize, keys: &[String], service: &str) -> Result<Given, Fault> {
         if let Some(table) = survey.tables.iter().find(|table| table.number == number) {
             let lookups = table.lookups();
             if lookups.is_empty() && !table.is_opened {
-                return Ok(Asked::Fails(Failing::ForGood(Box::new(self.not_opened(table, service)))));
+                return Ok(Given::Fails(WhyNoAnswer::ForGood(Box::new(self.not_opened(table, service)))));
             }
             let is_written = |key: &String| lookups.iter().any(|wanted| wanted.key.eq_ignore_ascii_case(key));
             let given = |key: &String| match answer(&table.live, &table.odd, key) {
                 Answer::Nothing if is_written(key) => Answer::NoLogin,
                 given => given,
             };
-            return Ok(Asked::Answers(keys.iter().map(given).collect()));
+            return Ok(Given::Answers(keys.iter().map(given).collect()));
         }
         let (map, main) = (&survey.maps[number], &survey.setup.main);
         if map.store.is_ok() || map.fixed.is_none() && self.is_without_proxymap(map, main) {
-            return Ok(Asked::Unknown);
+            return Ok(Given::Unknown);
         }
         // What is not opened at all is told already.
         if map.store.as_ref().is_err_and(|problem| problem.class != Class::Unsupported) {
-            return Ok(Asked::Unknown);
+            return Ok(Given::Unknown);
         }
         Ok(match self.try_other(main, map, keys) {
-            Ok(answers) => Asked::Answers(answers),
-            Err(NoAnswer::EntriesAreItsName) => Asked::Unknown,
-            Err(NoAnswer::Failed(why)) => Asked::Fails(self.why(main, map, &why, service)?),
+            Ok(answers) => Given::Answers(answers),
+            Err(NoAnswer::EntriesAreItsName) => Given::Unknown,
+            Err(NoAnswer::Failed(why)) => Given::Fails(self.why(main, map, &why, service)?),
         })
     }
 
@@ -226,8 +226,8 @@ impl Postfix {
     }
 
     /// Why a table of another kind fails.
-    fn why(&self, main: &Settings, map: &LoginMap, said: &Fault, service: &str) -> Result<Failing, Fault> {
-        let for_good = |problem| Failing::ForGood(Box::new(problem));
+    fn why(&self, main: &Settings, map: &LoginMap, said: &Fault, service: &str) -> Result<WhyNoAnswer, Fault> {
+        let for_good = |problem| WhyNoAnswer::ForGood(Box::new(problem));
         let (kind, name) = unproxied(map.spelt()).split_once(':').unwrap_or_default();
         let table = map.id.as_str();
         let main_cf = self.config_dir.join("main.cf");
@@ -247,7 +247,7 @@ impl Postfix {
             return Ok(for_good(mail_waits(&file, format!("it is not there, and {table} is it"), fix, service)));
         }
         if SERVERS.contains(&kind) || said.class != Class::Command {
-            return Ok(Failing::ForNow(said.clone()));
+            return Ok(WhyNoAnswer::ForNow(said.clone()));
         }
         let fix = format!("mend what it names, or {}", self.take_out(table));
         let file: &PathBuf = if is_file { &file } else { &main_cf };
