@@ -22,14 +22,14 @@ fn another_login_that_answers_first_is_what_is_in_use() {
         let (host, new) = confirmed("lmdb");
         let other = Key::new();
         host.standin.set_key(&other.id, &other.login.password);
-        let file = host.path("first");
+        let (file, ours) = (host.path("first"), ours(&host));
         let line = match maps.starts_with("regexp") {
             true => format!("/./ {}\n", other.pair()),
             false => format!("{} {}\n", host.hop(), other.pair()),
         };
         fs::write(&file, line).expect("written");
         postfix::cool_down(&file);
-        let set = maps.replace("FILE", file.to_str().expect("UTF-8")).replace("OURS", &ours(&host));
+        let set = maps.replace("FILE", file.to_str().expect("UTF-8")).replace("OURS", &ours);
         host.postfix.set("smtp_sasl_password_maps", &set);
         host.postfix.reload();
         assert_eq!(host.send(), other.id, "{maps}");
@@ -37,9 +37,9 @@ fn another_login_that_answers_first_is_what_is_in_use() {
         host.sync(&[], 1).says(&[named, &other.id, "mail goes out with it"]);
         host.relaykey(&["check"]).expect(1).says(&[named, &other.id, "mail goes out with it"]);
         host.relaykey(&["status"]).expect(0).says(&["ses: drift", &other.id]).says_not("with another password");
-        host.relaykey(&["history"]).expect(0).says(&["withdrawn"]);
+        host.relaykey(&["history"]).expect(0).says(&["withdrawal"]);
         // And put right it is confirmed anew.
-        host.postfix.set("smtp_sasl_password_maps", &ours(&host));
+        host.postfix.set("smtp_sasl_password_maps", &ours);
         host.postfix.reload();
         host.sync(&[], 0).says(&["ses: confirmed", &new.id]);
         assert_eq!(host.send(), new.id, "{maps}");
@@ -49,8 +49,8 @@ fn another_login_that_answers_first_is_what_is_in_use() {
 #[test]
 fn nothing_is_confirmed_where_a_login_table_cannot_be_read() {
     let (host, new) = confirmed("lmdb");
-    let none = host.path("none");
-    let set = format!("{}, hash:{}", ours(&host), none.display());
+    let (none, ours) = (host.path("none"), ours(&host));
+    let set = format!("{ours}, hash:{}", none.display());
     host.postfix.set("smtp_sasl_password_maps", &set);
     host.postfix.reload();
     let words = [none.to_str().expect("UTF-8"), "waits in the queue"];
@@ -66,7 +66,7 @@ fn nothing_is_confirmed_where_a_login_table_cannot_be_read() {
     let status = host.relaykey(&["status", "--json"]).expect(0).json();
     assert_eq!(status["credentials"][0]["not_ready"][0]["class"], json!("failing"), "{status}");
     // Mended, it goes on.
-    host.postfix.set("smtp_sasl_password_maps", &ours(&host));
+    host.postfix.set("smtp_sasl_password_maps", &ours);
     host.postfix.reload();
     host.sync(&[], 0).says(&["ses: confirmed", &third.id]);
     assert_eq!(host.send(), third.id);
