@@ -301,7 +301,7 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
             let first_live_id = seen.expect();
             let held = held_facts(facts, &seen);
             let mut usernames: Vec<String> = Vec::new();
-            for username in seen.entries.iter().filter(|e| e.is_live_key).filter_map(|e| e.username.as_ref()) {
+            for username in &seen.usernames {
                 let username = facts.shown(username);
                 if !usernames.contains(&username) {
                     usernames.push(username);

@@ -289,6 +289,9 @@ cases! {
     c421 = "421-only-an-alias-fresh";
     c422 = "422-only-an-alias-of-another-region-ready-made-fresh";
     c423 = "423-sender-line-of-also-by-a-transport";
+    c430 = "430-relative-program-name";
+    c431 = "431-second-table-missing";
+    c432 = "432-other-service-unreadable";
     }
 }
 

@@ -1,6 +1,8 @@
 //! The Postfix target against real Postfix: private configurations for what only reads, a private instance for what
 //! runs.
 
+mod searches;
+
 use crate::lab::postfix as lab;
 
 use std::fs;

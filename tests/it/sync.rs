@@ -1,6 +1,7 @@
 //! `relaykey sync`, the real program, against real Postfix, a real AWS API server and the SES stand-in.
 
 mod regions;
+mod searches;
 mod taken;
 
 use crate::lab::acl;

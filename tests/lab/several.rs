@@ -230,6 +230,7 @@ impl Mta for Several {
             doubts: Vec::new(),
             beside: Vec::new(),
             left_out,
+            unreadable: Vec::new(),
             key_ids,
             incomplete: vec!["proxy:mysql:/elsewhere.cf".into()],
             files: self.tables.iter().flat_map(LoginTable::files).collect(),

@@ -66,6 +66,13 @@ impl Target {
         };
         let (live_id, holds) = (self.one_live_id(&view)?, self.holds(&view)?);
         let username = first_live(&view).map(|login| login.username.clone());
+        let mut usernames: Vec<String> = Vec::new();
+        for login in in_use(&view) {
+            if !usernames.contains(&login.username) {
+                usernames.push(login.username.clone());
+            }
+        }
+        let first = first_live(&view).map(|login| self.shared.with_key(|key| key.live_id(login))).transpose()?;
         let in_use = username.as_deref().or(ours.applied.as_deref());
         let remaining_old = in_use.map_or(Vec::new(), |username| {
             LoginInUse::among(ours, username, live_id.as_deref()).remaining_old(&view.left_out)
@@ -80,6 +87,8 @@ impl Target {
             holds,
             endpoints: view.endpoints,
             username,
+            usernames,
+            first_live_id: first,
             entries,
             swapped,
             missing: view.missing,
@@ -104,13 +113,16 @@ impl Target {
         self.shared.with_key(|key| VersionIds { key, regions: &self.regions }.of(found, &endpoints_of_live_keys(view)))
     }
 
-    /// The live id under every key of ours, in text and compiled map, where it is one.
+    /// The live id under every key of ours, in text and compiled map, and as every client service finds it, where it is one.
     pub(super) fn holds(&self, view: &View) -> Result<Option<String>, Fault> {
         if !view.missing.is_empty() {
             return Ok(None);
         }
         let both = |entry: &OwnEntry| [entry.live.clone(), entry.text.clone()].map(|login| (entry.endpoint, login));
-        let found: Vec<(usize, Option<Login>)> = view.entries.iter().flat_map(both).collect();
+        // Another table may answer in the place of ours.
+        let of_services = view.services.iter().flat_map(|service| &service.keys);
+        let of_services = of_services.map(|live| (live.endpoint, live.answer.login().cloned()));
+        let found: Vec<(usize, Option<Login>)> = view.entries.iter().flat_map(both).chain(of_services).collect();
         let found = found.iter().map(|(endpoint, login)| (*endpoint, login.as_ref()));
         self.shared.with_key(|key| VersionIds { key, regions: &self.regions }.of(found, &endpoints_of_live_keys(view)))
     }
@@ -348,9 +360,18 @@ pub(super) fn endpoints_of_live_keys(view: &View) -> BTreeSet<usize> {
     live.chain(of_services).collect()
 }
 
-/// What the mail server finds under the first live key that gives anything.
+/// The logins that the mail server uses: what its client services find under their live keys, whichever table gives it. Where none
+/// finds anything, what the tables hold there.
+pub(super) fn in_use(view: &View) -> impl Iterator<Item = &Login> {
+    let answers = || view.services.iter().flat_map(|service| &service.keys).filter_map(|live| live.answer.login());
+    let is_found = answers().next().is_some();
+    let of_tables = view.entries.iter().filter(|entry| entry.is_live_key).filter_map(|entry| entry.live.as_ref());
+    answers().chain(of_tables.filter(move |_| !is_found))
+}
+
+/// The first of them.
 pub(super) fn first_live(view: &View) -> Option<&Login> {
-    view.entries.iter().filter(|entry| entry.is_live_key).find_map(|entry| entry.live.as_ref())
+    in_use(view).next()
 }
 
 pub(super) fn live_entries(view: &View, key: &LiveIdKey) -> Vec<LiveEntry> {

@@ -8,7 +8,7 @@ use super::left_behind::{LoginInUse, tables_in_use};
 use super::own_ids::CallerPurpose;
 use super::{OpenChange, ReadBack, RegionsRead, Target, WantedProof, out_of_order};
 use crate::credential::{self, CodeFields, Login, ProofFields, Secret, SignedToo};
-use crate::fault::Fault;
+use crate::fault::{Class, Fault};
 use crate::mta::table::same_key;
 use crate::mta::{Answer, Ours, OwnEntry, TableId, View, WantedKey, shown};
 
@@ -46,6 +46,7 @@ impl Target {
             logins: logins.clone(),
             one_region,
         })?;
+        all_readable(&view)?;
         let wanted = |entry: &OwnEntry| WantedKey { key: entry.key.clone(), endpoint: entry.endpoint };
         let mut found: Vec<(WantedKey, Option<Login>)> =
             view.entries.iter().map(|entry| (wanted(entry), entry.live.clone())).collect();
@@ -135,6 +136,7 @@ impl Target {
     pub(super) fn attest(&self, ours: &Ours, live_id: &str, prove: &WantedProof) -> Result<ReadBack, Fault> {
         let ours = &self.believed(ours, CallerPurpose::Look)?;
         let view = self.look(ours)?;
+        all_readable(&view)?;
         let found = self.one_live_id(&view)?;
         let matches = [&found, &self.holds(&view)?].into_iter().all(|found| found.as_deref() == Some(live_id));
         let username = first_live(&view).map_or("", |login| &login.username);
@@ -234,6 +236,16 @@ impl Target {
             }
         }
         Ok(keys)
+    }
+}
+
+/// A mail server that cannot read one of its login tables uses no login, whatever the others give.
+fn all_readable(view: &View) -> Result<(), Fault> {
+    match view.unreadable.first() {
+        None => Ok(()),
+        Some(table) => {
+            Err(Fault::new(Class::Config, table.what.clone(), table.fix.clone()).in_file(table.file.clone()))
+        }
     }
 }
 

@@ -52,8 +52,12 @@ pub struct Inspected {
     pub holds: Option<String>,
     /// The numbers of the endpoints whose logins these entries are for; all of them where that cannot be told of one.
     pub endpoints: Vec<usize>,
-    /// The user name under the first live key that gives a login.
+    /// The user name under the first live key that gives a login, as the first client service finds it.
     pub username: Option<String>,
+    /// The live id of that login: what `Prepare` expects to find.
+    pub first_live_id: Option<String>,
+    /// The user names that client services find under live keys, whichever table gives them, each once.
+    pub usernames: Vec<String>,
     /// Is the mail server up, and since when?
     pub running: Running,
     /// The login tables that its client services ask.
@@ -248,8 +252,8 @@ pub struct ReadBack {
 }
 
 impl Inspected {
-    /// What `Prepare` expects to find: the live id under the first live key that gives anything.
+    /// What `Prepare` expects to find.
     pub fn expect(&self) -> Option<String> {
-        self.entries.iter().filter(|entry| entry.is_live_key).find_map(|entry| entry.live_id.clone())
+        self.first_live_id.clone()
     }
 }

@@ -372,6 +372,9 @@ pub struct View {
     pub running: Running,
     /// Findings for `check`, worst first. Errors also stop a rollover.
     pub findings: Vec<Finding>,
+    /// Those of them that say which login tables the mail server cannot read, of those that it looks up a login of ours in: what it
+    /// would use is nothing, whatever stands in the others.
+    pub unreadable: Vec<Finding>,
     /// Those of them that say what a group could have written of all that is run and obeyed.
     pub doubts: Vec<Finding>,
     /// Entries that hold the previous, the applied or an earlier key id and that we do not write: `keys` leaves them out, or

@@ -167,6 +167,7 @@ impl Mta for Text {
                 .collect(),
             running: Running::NotApplicable,
             left_out: Vec::new(),
+            unreadable: Vec::new(),
             files: vec![survey.path.clone()],
             log: None,
         })

@@ -1,4 +1,5 @@
-//! What hands mail to a program of its own: pipe(8), spawn(8), and local(8) by `mailbox_command`. Most of these programs deliver on
+//! What hands mail to a program of its own: pipe(8), spawn(8), local(8) by `mailbox_command`, and an entry of master.cf whose program is
+//! none that Postfix comes with. That one is always told, as nobody knows what it does. Most of the other programs deliver on
 //! this host, and are nobody's concern. One may be a client with a login of its own, as msmtp is: so what such a command names is
 //! looked through. The access key ids that stand there are told with those of login tables, and a program or a file that names the
 //! endpoint is told as one whose login is not known, unless somebody answers for it.
@@ -9,25 +10,19 @@
 //! it gets from elsewhere, and what local(8) starts for aliases and `.forward` files, are not.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::fs::{self, OpenOptions};
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::OFlags;
-use zeroize::Zeroizing;
-
 use super::Postfix;
 use super::master::MasterEntry;
+use super::readers::{FileText, ReadingUser};
 use super::settings::{Settings, Setup};
 use crate::credential::is_access_key_id;
 use crate::fault::Fault;
 use crate::finding::{Finding, Severity};
 use crate::mta::{KeyIds, Relay, TableId, shown};
 
-/// A larger file is no script, and no settings of a client.
-const MOST_BYTES: u64 = 1 << 20;
 /// So many files are looked into for a command.
 const MOST_FILES: usize = 64;
 /// So many paths of one script are looked for.
@@ -72,6 +67,7 @@ const MAILBOX: [&str; 2] = ["mailbox_command", "mailbox_command_maps"];
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct CommandService {
     starter: Starter,
+    /// `USER` or `USER:GROUP`, where the command says so.
     user: Option<String>,
     argv: Vec<String>,
 }
@@ -81,17 +77,26 @@ pub(super) struct CommandService {
 enum Starter {
     /// The entry of master.cf with this name, by pipe(8) or spawn(8).
     Service(String),
+    /// The entry of master.cf with this name, whose program is none of Postfix's own.
+    Program(String),
     /// This parameter of local(8): of main.cf, or of local's entry in master.cf.
     Parameter { name: &'static str, in_master: bool },
 }
 
 impl CommandService {
-    /// Those of `postconf -M`.
-    pub(super) fn all(listed: &str) -> Vec<Self> {
-        listed.lines().filter_map(MasterEntry::parse).filter_map(Self::of).collect()
+    /// Those of `postconf -M`. `daemons`: where master(8) looks for programs.
+    pub(super) fn all(listed: &str, daemons: &Path) -> Vec<Self> {
+        listed.lines().filter_map(MasterEntry::parse).filter_map(|entry| Self::of(entry, daemons)).collect()
     }
 
-    fn of(entry: MasterEntry) -> Option<Self> {
+    fn of(entry: MasterEntry, daemons: &Path) -> Option<Self> {
+        if !entry.is_of_postfix() {
+            // master(8) puts a slash between, whatever the name begins with.
+            let program = daemons.join(entry.command.trim_start_matches('/')).display().to_string();
+            let words = entry.arguments.into_iter().chain(entry.options.into_values());
+            let argv = std::iter::once(program).chain(words).collect();
+            return Some(Self { starter: Starter::Program(entry.name), user: None, argv });
+        }
         if !matches!(entry.program.as_str(), "pipe" | "spawn") {
             return None;
         }
@@ -99,7 +104,7 @@ impl CommandService {
         let (mut user, mut argv) = (None, Vec::new());
         while let Some(word) = words.next() {
             if let Some(named) = word.strip_prefix("user=") {
-                user = named.split(':').next().map(str::to_owned);
+                user = Some(named.to_owned());
             } else if let Some(program) = word.strip_prefix("argv=") {
                 argv =
                     std::iter::once(program.to_owned()).filter(|word| !word.is_empty()).chain(words.by_ref()).collect();
@@ -121,7 +126,7 @@ impl CommandService {
     /// As `unlisted_ok` and reports name it.
     pub(super) fn id(&self) -> String {
         match &self.starter {
-            Starter::Service(name) => format!("pipe:{name}"),
+            Starter::Service(name) | Starter::Program(name) => format!("pipe:{name}"),
             Starter::Parameter { name, .. } => (*name).to_owned(),
         }
     }
@@ -129,7 +134,7 @@ impl CommandService {
     /// The service that runs it, as places of key ids name it.
     fn service(&self) -> &str {
         match &self.starter {
-            Starter::Service(name) => name,
+            Starter::Service(name) | Starter::Program(name) => name,
             Starter::Parameter { .. } => "local",
         }
     }
@@ -139,6 +144,15 @@ impl CommandService {
         match self.starter {
             Starter::Parameter { in_master: false, .. } => "main.cf",
             _ => "master.cf",
+        }
+    }
+
+    /// Who reads what it names.
+    fn reader(&self, passwd: &str, groups: &str) -> ReadingUser {
+        match (&self.starter, &self.user) {
+            (Starter::Program(_), _) => ReadingUser::Root,
+            (_, Some(user)) => ReadingUser::of_user(user, passwd, groups),
+            (_, None) => ReadingUser::Anyone,
         }
     }
 
@@ -193,8 +207,12 @@ impl Postfix {
         let (services, names) = (setup.commands.clone(), endpoint_names(&self.relay));
         let of = self.config_dir.clone();
         let look = move || {
-            let homes = fs::read_to_string("/etc/passwd").unwrap_or_default();
-            let look = |service: &CommandService| Looked::through(service, &of.join(service.file()), &names, &homes);
+            let [passwd, groups] =
+                ["/etc/passwd", "/etc/group"].map(|file| fs::read_to_string(file).unwrap_or_default());
+            let look = |service: &CommandService| {
+                let reader = service.reader(&passwd, &groups);
+                Looked::through(service, &of.join(service.file()), &names, &passwd, reader)
+            };
             services.iter().map(look).collect::<Vec<_>>()
         };
         let mut found = CommandLogins::default();
@@ -216,6 +234,7 @@ impl Postfix {
             let Some(doubt) = looked.doubt.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
             let named = |file: &Path| shown::table(&file.display().to_string());
             let why = match &doubt {
+                UnknownLogin::NotOfPostfix(program) => format!("what {} does with mail is not known", named(program)),
                 UnknownLogin::NamesEndpoint(file) => format!("{} names the endpoint", named(file)),
                 UnknownLogin::SettingsUnseen(client) => {
                     format!("the settings of {} are not to be seen from here", named(client))
@@ -224,7 +243,7 @@ impl Postfix {
             let what = format!(
                 "{} runs a program that is no part of Postfix, and {why}: a login that it has is not changed, and not known",
                 match &service.starter {
-                    Starter::Service(name) => format!("the service {name}"),
+                    Starter::Service(name) | Starter::Program(name) => format!("the service {name}"),
                     Starter::Parameter { name, .. } => (*name).to_owned(),
                 }
             );
@@ -257,6 +276,8 @@ struct Looked {
 /// Why it may have a login that is not known.
 #[derive(Debug, PartialEq)]
 enum UnknownLogin {
+    /// This program is none that Postfix comes with, and gets mail from it as its own programs do.
+    NotOfPostfix(PathBuf),
     /// The first file that does.
     NamesEndpoint(PathBuf),
     /// Of this client.
@@ -264,13 +285,16 @@ enum UnknownLogin {
 }
 
 impl Looked {
-    /// `of`: the file that it stands in.
-    fn through(service: &CommandService, of: &Path, names: &[String], passwd: &str) -> Self {
+    /// `of`: the file that it stands in; `reader`: with whose rights the program reads.
+    fn through(service: &CommandService, of: &Path, names: &[String], passwd: &str, reader: ReadingUser) -> Self {
         let mut looked = Self::default();
         for word in &service.argv {
             looked.take(of, word, names, |_| None);
         }
         let program = Path::new(service.argv.first().map_or("", String::as_str));
+        if let Starter::Program(_) = service.starter {
+            looked.doubt = Some(UnknownLogin::NotOfPostfix(program.to_owned()));
+        }
         let mut clients = clients_in(&service.argv.join(" "));
         // Each with the number of scripts that lead to it: what is near comes first.
         let mut named: VecDeque<(PathBuf, usize)> =
@@ -284,7 +308,15 @@ impl Looked {
             if !tried.insert(path.clone()) {
                 continue;
             }
-            let Some(text) = text_of(&path) else { continue };
+            let text = match reader.read(&path) {
+                FileText::Read(text) => text,
+                // A recipient is somebody, who may be let in where not everybody is.
+                FileText::Closed if scripts == 0 && reader == ReadingUser::Anyone => {
+                    looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(path));
+                    continue;
+                }
+                FileText::Closed | FileText::Absent => continue,
+            };
             files += 1;
             let is_script =
                 text.starts_with("#!") || scripts == 0 && service.reads_scripts() || has_name_of_script(&path);
@@ -302,14 +334,14 @@ impl Looked {
             }
             whole.insert(path);
         }
-        let home = service.user.as_deref().and_then(|user| home_of(passwd, user));
+        let home = service.user.as_deref().and_then(|user| home_of(passwd, user.split(':').next().unwrap_or_default()));
         let settings = clients.into_iter().flatten().filter_map(|place| match place.strip_prefix("~/") {
             Some(rest) => Some(home.as_ref()?.join(rest)),
             None => Some(PathBuf::from(place)),
         });
         for path in settings {
             if !whole.contains(&path)
-                && let Some(text) = text_of(&path)
+                && let FileText::Read(text) = reader.read(&path)
             {
                 // Some script may have named it.
                 looked.ids.retain(|(_, file, _)| *file != path);
@@ -408,21 +440,6 @@ fn home_of(passwd: &str, user: &str) -> Option<PathBuf> {
     line.split(':').nth(5).filter(|home| home.starts_with('/')).map(PathBuf::from)
 }
 
-/// A regular file that is a text and not too large.
-fn text_of(path: &Path) -> Option<Zeroizing<String>> {
-    let is_small = |m: &fs::Metadata| m.is_file() && m.len() <= MOST_BYTES;
-    fs::metadata(path).ok().filter(is_small)?;
-    // What took its place meanwhile may be a pipe that nobody writes to.
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
-    let size = file.metadata().ok().filter(is_small)?.len();
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size).ok()? + 1));
-    file.take(size).read_to_end(&mut bytes).ok()?;
-    // Of whatever encoding: what is looked for is ASCII.
-    let is_text = !bytes.contains(&0);
-    is_text.then(|| Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -431,17 +448,28 @@ mod tests {
     fn services_that_run_a_program() {
         let listed = "smtp unix - - n - - smtp\n\
                       msmtp unix - n n - - pipe flags=R user=mail:mail argv=/usr/bin/msmtp -C/etc/m ${recipient}\n\
-                      127.0.0.1:9 inet n n n - 0 spawn user=nobody argv= /usr/bin/filter\n";
-        let found = CommandService::all(listed);
+                      127.0.0.1:9 inet n n n - 0 spawn user=nobody argv= /usr/bin/filter\n\
+                      out unix - n n - - ./pipe user=nobody argv=/usr/bin/filter\n\
+                      dot unix - - n - - .//smtp\n\
+                      wrapped unix - - n - - smtp-wrapper -v -o smtp_sasl_password_maps=texthash:/other\n\
+                      outside unix - - n - - ../bin/smtp\n";
+        let found = CommandService::all(listed, Path::new("/usr/lib/postfix/sbin"));
         let told: Vec<_> =
             found.iter().map(|s| (s.id(), s.user.as_deref().unwrap_or_default(), s.argv.join(" "))).collect();
         assert_eq!(
             told,
             [
-                ("pipe:msmtp".to_owned(), "mail", "/usr/bin/msmtp -C/etc/m ${recipient}".to_owned()),
+                ("pipe:msmtp".to_owned(), "mail:mail", "/usr/bin/msmtp -C/etc/m ${recipient}".to_owned()),
                 ("pipe:127.0.0.1:9".to_owned(), "nobody", "/usr/bin/filter".to_owned()),
+                ("pipe:out".to_owned(), "nobody", "/usr/bin/filter".to_owned()),
+                ("pipe:wrapped".to_owned(), "", "/usr/lib/postfix/sbin/smtp-wrapper -v texthash:/other".to_owned()),
+                ("pipe:outside".to_owned(), "", "/usr/lib/postfix/sbin/../bin/smtp".to_owned()),
             ]
         );
+        // What another program does with mail is not known, whatever is found in it.
+        let looked = Looked::through(&found[3], Path::new("/etc/master.cf"), &[], "", ReadingUser::Root);
+        let program = PathBuf::from("/usr/lib/postfix/sbin/smtp-wrapper");
+        assert_eq!(looked, Looked { ids: Vec::new(), doubt: Some(UnknownLogin::NotOfPostfix(program)) });
     }
 
     #[test]
@@ -506,7 +534,7 @@ mod tests {
             let argv = argv.replace("DIR", &dir.path().display().to_string());
             let argv = argv.split(' ').map(str::to_owned).collect();
             let service = CommandService { starter: Starter::Service("x".into()), user: None, argv };
-            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], "")
+            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], "", ReadingUser::Root)
         };
         let login = file("login.json", "{\"host\": \"email-smtp.x\", \"user\": \"AKIAIOSFODNN7EXAMPLE\"}\n");
         let named = Looked { ids: vec![("AKIAIOSFODNN7EXAMPLE".to_owned(), login, Some(1))], doubt: None };
@@ -541,7 +569,7 @@ mod tests {
         let argv = vec![format!("hash:{}", at("commands").display())];
         let starter = Starter::Parameter { name: "mailbox_command_maps", in_master: false };
         let service = CommandService { starter, user: None, argv };
-        assert_eq!(Looked::through(&service, Path::new("/etc/main.cf"), &[], ""), named);
+        assert_eq!(Looked::through(&service, Path::new("/etc/main.cf"), &[], "", ReadingUser::Root), named);
     }
 
     #[test]
@@ -572,7 +600,13 @@ mod tests {
             let argv = std::iter::once(path.display().to_string()).chain(words.split(' ').map(str::to_owned)).collect();
             let service = CommandService { starter: Starter::Service("x".into()), user: Some("u".into()), argv };
             let passwd = format!("u:x:9:9::{}:/bin/sh\n", dir.path().display());
-            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], &passwd)
+            Looked::through(
+                &service,
+                Path::new("/etc/master.cf"),
+                &["email-smtp".to_owned()],
+                &passwd,
+                ReadingUser::Root,
+            )
         };
         let names = |path: &Path| Some(UnknownLogin::NamesEndpoint(path.to_owned()));
         let id = |path: &Path, line| ("AKIAIOSFODNN7EXAMPLE".to_owned(), path.to_owned(), line);

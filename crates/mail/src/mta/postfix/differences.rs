@@ -315,6 +315,9 @@ impl Postfix {
         };
         if let Some(problem) = self.unsupported(&survey.settings, store.kind)? {
             survey.problems.push(problem);
+        } else if survey.lookups().is_empty() {
+            // No rollover writes it. Whether that is of harm is seen when all tables are known.
+            survey.failed = failed;
         } else if let Some(words) = failed {
             survey.problems.push(Problem::warning(
                 Some(store.read_by_postfix().to_owned()),

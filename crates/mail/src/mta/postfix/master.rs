@@ -4,13 +4,49 @@ use std::collections::BTreeMap;
 
 use super::settings::outside_braces;
 
+/// What Postfix's releases have in their directory of daemons that is started by master.cf.
+const DAEMONS: [&str; 29] = [
+    "anvil",
+    "bounce",
+    "cleanup",
+    "discard",
+    "dnsblog",
+    "error",
+    "flush",
+    "lmtp",
+    "local",
+    "nbdb_reindexd",
+    "nqmgr",
+    "oqmgr",
+    "pickup",
+    "pipe",
+    "postlogd",
+    "postscreen",
+    "proxymap",
+    "qmgr",
+    "qmqpd",
+    "scache",
+    "showq",
+    "smtp",
+    "smtpd",
+    "spawn",
+    "tlsmgr",
+    "tlsproxy",
+    "trivial-rewrite",
+    "verify",
+    "virtual",
+];
+
 /// One entry of master.cf.
 #[derive(Debug, PartialEq)]
 pub(super) struct MasterEntry {
     pub(super) name: String,
     /// `inet`, `unix`, `fifo` or `pass`.
     pub(super) kind: String,
+    /// The name of the program, without the directories that it is spelt with: Postfix's programs go by that alone.
     pub(super) program: String,
+    /// The same as spelt, in the directory of Postfix's daemons.
+    pub(super) command: String,
     /// `-o` options, as written.
     pub(super) options: BTreeMap<String, String>,
     /// The other words of the command.
@@ -23,12 +59,19 @@ impl MasterEntry {
         matches!(self.kind.as_str(), "unix" | "fifo")
     }
 
+    /// Is it one of the programs that Postfix comes with, in their own directory? What another one does nobody knows.
+    pub(super) fn is_of_postfix(&self) -> bool {
+        let is_here = self.command.split('/').rev().skip(1).all(|directory| matches!(directory, "" | "."));
+        is_here && DAEMONS.contains(&self.program.as_str())
+    }
+
     pub(super) fn parse(line: &str) -> Option<Self> {
         let mut words = split(line.trim_end()).into_iter();
         let name = words.next()?.to_owned();
         let kind = words.next()?.to_owned();
         // private, unprivileged, chroot, wake-up time, process limit; then the command
-        let program = words.nth(5)?.to_owned();
+        let command = words.nth(5)?.to_owned();
+        let program = command.rsplit('/').next().unwrap_or_default().to_owned();
         let (mut options, mut arguments) = (BTreeMap::new(), Vec::new());
         while let Some(word) = words.next() {
             let option = match word.strip_prefix("-o") {
@@ -44,7 +87,7 @@ impl MasterEntry {
                 options.insert(name.trim().to_owned(), value.trim().to_owned());
             }
         }
-        Some(Self { name, kind, program, options, arguments })
+        Some(Self { name, kind, program, command, options, arguments })
     }
 }
 

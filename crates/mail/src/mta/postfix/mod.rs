@@ -24,10 +24,12 @@ mod ownership;
 mod pick;
 mod process;
 mod proxymap;
+mod readers;
 mod reload;
 mod review;
 mod routes;
 mod sasl;
+mod searches;
 mod services;
 mod settings;
 mod survey;
@@ -237,6 +239,7 @@ impl Mta for Postfix {
             key_ids,
             incomplete,
             beside: beside.findings,
+            unreadable: survey.unreadable,
             files,
             log: Some(main.get("maillog_file")).filter(|file| file.starts_with('/')).map(PathBuf::from),
         })

@@ -550,6 +550,11 @@ impl Problem {
         problem
     }
 
+    pub(super) fn of(mut self, severity: Severity) -> Self {
+        self.finding.severity = severity;
+        self
+    }
+
     pub(super) fn into_error(self) -> Fault {
         let Finding { line, file, what, fix, .. } = self.finding;
         Fault::new(self.class, what, fix).in_file(file).at_line(line)

@@ -118,7 +118,7 @@ impl Postfix {
         let listed = self.postconf(&["-M".into()])?;
         let (services, proxymap) = self.read_services(&main, &by_service, &listed)?;
         let routing = self.read_routing(&main, &by_service, &listed)?;
-        let mut commands = CommandService::all(&listed);
+        let mut commands = CommandService::all(&listed, Path::new(main.get("daemon_directory")));
         commands.extend(self.mailbox_commands(&main, &by_service, &listed)?);
         let setup = Setup { services, proxymap, routing, commands, main };
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.

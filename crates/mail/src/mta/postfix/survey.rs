@@ -77,6 +77,11 @@ impl Postfix {
             hops: survey.hops.clone(),
         };
         self.survey_tables(&mut survey, &endpoints, asked, need)?;
+        if survey.is_whole {
+            let searches = self.searches(&survey, ours, candidate)?;
+            survey.problems.extend(searches.problems);
+            survey.unreadable = searches.unreadable;
+        }
         let review = self.review(&survey);
         survey.problems.splice(0..0, review);
         survey.problems.sort_by_key(|p| p.finding.severity);
@@ -237,7 +242,7 @@ impl Postfix {
         let mut compiling = Compiling::default();
         let is_looked_up = match self.look_up_live(table, ours.applied.as_deref())? {
             Some((live, odd)) => {
-                (table.live, table.odd) = (live, odd);
+                (table.live, table.odd, table.is_opened) = (live, odd, true);
                 let (problems, would) = self.compare_live(table)?;
                 let others = self.others_in_map(table, ours, &would);
                 table.problems.extend(others);
@@ -466,11 +471,18 @@ pub(super) struct Survey {
     key_ids_of_texts: KeyIds,
     /// Was every text read?
     is_whole: bool,
+    /// The tables that Postfix cannot read, of those that a login of ours is looked up in. Each is among the problems too.
+    pub(super) unreadable: Vec<Finding>,
     /// Worst first.
     pub(super) problems: Vec<Problem>,
 }
 
 impl Survey {
+    /// What each service with next hops of ours looks up.
+    pub(super) fn live(&self) -> &[LiveKeys] {
+        &self.live
+    }
+
     fn take_tables(&mut self, maps: LoginMaps) {
         self.of_services = maps.of_services;
         for (number, mut map) in maps.all.into_iter().enumerate() {
@@ -599,6 +611,10 @@ pub(super) struct TableSurvey {
     pub(super) only_in_map_ids: KeyIds,
     /// Could what Postfix reads be asked?
     is_looked_up: bool,
+    /// Did `postmap` open it?
+    pub(super) is_opened: bool,
+    /// What `postmap` said when it could not.
+    pub(super) failed: Option<String>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -616,6 +632,8 @@ impl TableSurvey {
             odd: HashSet::new(),
             only_in_map_ids: KeyIds::default(),
             is_looked_up: false,
+            is_opened: false,
+            failed: None,
             problems: Vec::new(),
         }
     }

@@ -149,24 +149,50 @@ impl Postfix {
         map: &LoginMap,
         keys: &[String],
     ) -> Result<Vec<Answer>, Fault> {
+        self.try_other(settings, map, keys).map_err(|no_answer| match no_answer {
+            NoAnswer::Failed(why) => *why,
+            NoAnswer::EntriesAreItsName => self.cannot_be_asked(map, "its entries are its name"),
+        })
+    }
+
+    /// The same, with the reason apart.
+    pub(super) fn try_other(
+        &self,
+        settings: &Settings,
+        map: &LoginMap,
+        keys: &[String],
+    ) -> Result<Vec<Answer>, NoAnswer> {
         if let Some(table) = &map.fixed {
             return Ok(keys.iter().map(|key| map.answer(table, key)).collect());
         }
-        let cannot = |why: String| {
-            Fault::new(
-                Class::Command,
-                format!("{} cannot be asked what it holds: {why}", map.id),
-                format!("try it by hand: postmap{} -q KEY {}", self.config_option(), map.id),
-            )
-            .temporary()
-        };
         if may_hold_a_login(&map.spelt) {
-            return Err(cannot("its entries are its name".into()));
+            return Err(NoAnswer::EntriesAreItsName);
         }
-        match self.ask(settings, OsStr::new(&map.spelt), map.delimiter, keys, Path::new(""))? {
-            Ok((found, odd)) => Ok(keys.iter().map(|key| answer(&found, &odd, key)).collect()),
-            Err(words) => Err(cannot(words)),
+        // One that nobody has a line for: `postmap` opens a table only to look something up.
+        let asked: Vec<String> = keys.iter().map(|key| if key.is_empty() { "-".into() } else { key.clone() }).collect();
+        match self.ask(settings, OsStr::new(&map.spelt), map.delimiter, &asked, Path::new("")) {
+            Ok(Ok((found, odd))) => Ok(asked.iter().map(|key| answer(&found, &odd, key)).collect()),
+            Ok(Err(words)) => Err(NoAnswer::Failed(Box::new(self.cannot_be_asked(map, &words)))),
+            Err(e) => Err(NoAnswer::Failed(Box::new(e.into()))),
         }
+    }
+
+    fn cannot_be_asked(&self, map: &LoginMap, why: &str) -> Fault {
+        Fault::new(
+            Class::Command,
+            format!("{} cannot be asked what it holds: {why}", map.id),
+            format!("try it by hand: postmap{} -q KEY {}", self.config_option(), map.id),
+        )
+        .temporary()
+    }
+
+    /// Has this host's Postfix tables of that kind? A list that cannot be had says nothing.
+    pub(super) fn has_kind(&self, settings: &Settings, kind: &str) -> Result<bool, Fault> {
+        let argv = [postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string(), "-m".into()];
+        let output = host::run(&argv, None, COMMAND)?;
+        let kinds = String::from_utf8_lossy(&output.stdout);
+        let is_listed = !output.status.success() || kinds.lines().any(|line| line.trim() == kind);
+        Ok(is_listed && plugin_that_is_missing(settings, kind).is_none())
     }
 
     pub(super) fn postmap(&self, settings: &Settings) -> Vec<OsString> {
@@ -318,6 +344,13 @@ fn refusal(map: &str) -> String {
     format!("smtp_sasl_password_maps is of {named}, which relaykey cannot write: {why}")
 }
 
+/// Why a table that we do not write gave no answers.
+pub(super) enum NoAnswer {
+    /// It does not go onto a command line.
+    EntriesAreItsName,
+    Failed(Box<Fault>),
+}
+
 /// A login table, as a service names it.
 pub(super) struct LoginMap {
     pub(super) id: TableId,
@@ -369,6 +402,16 @@ impl LoginMap {
         let main_cf = Path::new(service.settings.get("config_directory")).join("main.cf");
         let fix = "give all services that ask one table the same one, or each a table of its own".into();
         self.store = Err(Box::new(Problem::error(Class::Unsupported, Some(main_cf), what, fix)));
+    }
+
+    /// As a service names it. It may hold a login.
+    pub(super) fn spelt(&self) -> &str {
+        &self.spelt
+    }
+
+    /// Does proxymap(8) open it?
+    pub(super) fn is_proxied(&self) -> bool {
+        self.spelt.starts_with("proxy:")
     }
 
     /// Can it be neither written nor read?

@@ -1,0 +1,271 @@
+//! What a search for a login comes to: each key that a service tries for a next hop, one after the other, through all its tables.
+//!
+//! A look-up has a third outcome beside found and not found: a table that Postfix cannot open or read ends the whole search, and
+//! smtp(8) defers the message ("lookup error"), whatever the tables behind it hold. So whoever looks a login up here says that too, and
+//! nothing is confirmed on it. What counts is whether a search gets to such a table: a key that is found before it ends the search.
+//! Nor does a table count that the next rollover writes.
+//!
+//! Where a search ends in a table that cannot be listed, what stands in ours is not what mail goes out with.
+
+use std::path::{Path, PathBuf};
+
+use super::Postfix;
+use super::ownership::LiveKeys;
+use super::proxymap::unproxied;
+use super::review::{Problem, Subject};
+use super::settings::Settings;
+use super::survey::{Survey, TableSurvey};
+use super::tables::{LoginMap, NoAnswer, answer};
+use crate::credential;
+use crate::fault::{Class, Fault};
+use crate::finding::{Finding, Severity};
+use crate::host::trust::quoted;
+use crate::mta::table::same_key;
+use crate::mta::{Answer, Ours, Running, shown};
+
+/// Kinds whose answers come from a server, which may be down for a while.
+const SERVERS: [&str; 10] =
+    ["ldap", "mysql", "pgsql", "mongodb", "memcache", "tcp", "socketmap", "nis", "nisplus", "netinfo"];
+/// Kinds that are named by a file of theirs.
+const NAMED_BY_FILE: [&str; 9] = ["regexp", "pcre", "cidr", "ldap", "mysql", "pgsql", "sqlite", "mongodb", "memcache"];
+
+/// Where a search ends.
+enum End {
+    /// No table has any of the keys, or it is not known.
+    Nowhere,
+    /// In the table of this number.
+    Found(usize, Answer),
+    Fails(usize, WhyNoAnswer),
+}
+
+/// What a table gives for the keys that a service tries for a next hop.
+enum Given {
+    /// One for each key; those behind the first that is found do not count.
+    Answers(Vec<Answer>),
+    /// It cannot be asked: what it gives is not known.
+    Unknown,
+    Fails(WhyNoAnswer),
+}
+
+/// Why a table gives no answer.
+enum WhyNoAnswer {
+    /// It stays so until somebody mends it.
+    ForGood(Box<Problem>),
+    ForNow(Fault),
+}
+
+/// What is wrong with them.
+#[derive(Default)]
+pub(super) struct Searches {
+    /// All of it.
+    pub(super) problems: Vec<Problem>,
+    /// The tables that Postfix cannot open or read.
+    pub(super) unreadable: Vec<Finding>,
+}
+
+impl Postfix {
+    /// Follows them for every next hop of ours. A table whose server may come back is an error of the moment. `candidate`: the user
+    /// name that is about to be written, where one is.
+    pub(super) fn searches(&self, survey: &Survey, ours: &Ours, candidate: Option<&str>) -> Result<Searches, Fault> {
+        let mut found = Searches::default();
+        if survey.tables.is_empty() {
+            // There is no table for the login, and that is told.
+            return Ok(found);
+        }
+        let mut told = Vec::new();
+        for live in survey.live() {
+            let by_sender = (survey.setup.services.iter()).any(|s| s.name == live.service && s.by_sender());
+            // Some sender has no line of their own in any table.
+            let nobody = by_sender.then(|| vec![String::new()]);
+            for tried in live.tried.iter().chain(&nobody) {
+                match self.search(survey, live, tried)? {
+                    End::Fails(number, _) if told.contains(&number) => {}
+                    End::Fails(_, WhyNoAnswer::ForNow(fault)) => return Err(fault),
+                    End::Fails(number, WhyNoAnswer::ForGood(problem)) => {
+                        told.push(number);
+                        found.unreadable.push(problem.finding.clone());
+                        found.problems.push(*problem);
+                    }
+                    End::Found(number, answer) => {
+                        // Of a next hop that has no entry yet that is told already.
+                        let is_tried = |key: &str| tried.iter().any(|tried| same_key(tried, key));
+                        let has_entry = live.keys.iter().any(|(key, at)| at.is_some() && is_tried(key));
+                        if let Some(hop) = tried.last().filter(|_| has_entry) {
+                            let expected = candidate.or(ours.applied.as_deref());
+                            let problem =
+                                self.found_elsewhere(&survey.maps[number], &answer, expected, hop, &live.service);
+                            let severity = if candidate.is_some() { Severity::Error } else { Severity::Warning };
+                            // Before a candidate is known, it may be just that.
+                            found.problems.extend(problem.map(|problem| problem.of(severity)));
+                        }
+                    }
+                    End::Nowhere => {}
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// What a table that cannot be listed gives in the place of the login that is ours, `expected` by its user name.
+    fn found_elsewhere(
+        &self,
+        map: &LoginMap,
+        answer: &Answer,
+        expected: Option<&str>,
+        hop: &str,
+        service: &str,
+    ) -> Option<Problem> {
+        let username = answer.login().map(|login| login.username.as_str());
+        if !map.is_unlisted() || self.keys.is_some() || expected.is_none() || username == expected {
+            return None;
+        }
+        let gives = match username {
+            Some(username) => {
+                format!("the login of {}", credential::shown(username, false).unwrap_or(credential::NOT_SHOWN))
+            }
+            None => "what is no login".into(),
+        };
+        let (table, hop) = (&map.id, shown::hop(hop));
+        let what = format!(
+            "{table} gives {gives} for {hop}, and the service {service} finds that first: mail goes out with it, whatever stands in the \
+             tables that relaykey writes"
+        );
+        let fix = format!(
+            "if mail is to go out with this credential's login, take {hop} out of {table}, or name {table} last in \
+             smtp_sasl_password_maps; then: postfix -c {} reload; if it is to go on with what stands there, list in the target's keys \
+             those that are this credential's",
+            self.config_dir.display()
+        );
+        let problem = Problem::error(Class::Ambiguous, Some(self.config_dir.join("main.cf")), what, fix);
+        Some(Problem { subject: Subject::Table, ..problem })
+    }
+
+    fn search(&self, survey: &Survey, live: &LiveKeys, tried: &[String]) -> Result<End, Fault> {
+        let mut asked: Vec<(usize, Vec<Answer>)> = Vec::new();
+        for n in 0..tried.len() {
+            for &number in &live.tables {
+                let known = asked.iter().find(|(of, _)| *of == number).map(|(_, answers)| answers[n].clone());
+                let given = match known {
+                    Some(given) => given,
+                    None => match self.ask_any(survey, number, tried, &live.service)? {
+                        Given::Fails(failing) => return Ok(End::Fails(number, failing)),
+                        // It may have the key, so that nothing behind it is known to be asked.
+                        Given::Unknown => return Ok(End::Nowhere),
+                        Given::Answers(answers) => {
+                            let given = answers[n].clone();
+                            asked.push((number, answers));
+                            given
+                        }
+                    },
+                };
+                if given != Answer::Nothing {
+                    return Ok(End::Found(number, given));
+                }
+            }
+        }
+        Ok(End::Nowhere)
+    }
+
+    fn ask_any(&self, survey: &Survey, number: usize, keys: &[String], service: &str) -> Result<Given, Fault> {
+        if let Some(table) = survey.tables.iter().find(|table| table.number == number) {
+            let lookups = table.lookups();
+            if lookups.is_empty() && !table.is_opened {
+                return Ok(Given::Fails(WhyNoAnswer::ForGood(Box::new(self.not_opened(table, service)))));
+            }
+            let is_written = |key: &String| lookups.iter().any(|wanted| wanted.key.eq_ignore_ascii_case(key));
+            let given = |key: &String| match answer(&table.live, &table.odd, key) {
+                Answer::Nothing if is_written(key) => Answer::NoLogin,
+                given => given,
+            };
+            return Ok(Given::Answers(keys.iter().map(given).collect()));
+        }
+        let (map, main) = (&survey.maps[number], &survey.setup.main);
+        if map.store.is_ok() || map.fixed.is_none() && self.is_without_proxymap(map, main) {
+            return Ok(Given::Unknown);
+        }
+        // What is not opened at all is told already.
+        if map.store.as_ref().is_err_and(|problem| problem.class != Class::Unsupported) {
+            return Ok(Given::Unknown);
+        }
+        Ok(match self.try_other(main, map, keys) {
+            Ok(answers) => Given::Answers(answers),
+            Err(NoAnswer::EntriesAreItsName) => Given::Unknown,
+            Err(NoAnswer::Failed(why)) => Given::Fails(self.why(main, map, &why, service)?),
+        })
+    }
+
+    /// Without a running proxymap(8) what is behind `proxy:` gives no answer, and nobody is kept waiting by that.
+    fn is_without_proxymap(&self, map: &LoginMap, main: &Settings) -> bool {
+        map.is_proxied() && self.running_with(main).is_ok_and(|running| running == Running::No)
+    }
+
+    /// A table that we could write, and that nothing of ours stands in.
+    fn not_opened(&self, table: &TableSurvey, service: &str) -> Problem {
+        let store = &table.store;
+        let file = store.read_by_postfix();
+        let (has_map, has_text) = (file.exists(), table.seen.is_some());
+        let quoted_map = quoted(file);
+        let compile = self.compile_command(store);
+        let (what, fix) = match (&store.map, has_map, has_text) {
+            (Some(_), true, true) => (
+                format!("Postfix cannot read it: {}", table.failed.as_deref().unwrap_or("it gave no reason")),
+                format!("make it anew from its text: mv {quoted_map} {quoted_map}.broken && {compile}"),
+            ),
+            (Some(_), false, true) => {
+                ("it is not there, and its text is".to_owned(), format!("make it from its text: {compile}"))
+            }
+            (_, true, _) => (
+                format!("Postfix cannot read it: {}", table.failed.as_deref().unwrap_or("it gave no reason")),
+                format!("put a good one back, or {}", self.take_out(store.id().as_str())),
+            ),
+            (_, false, _) => {
+                ("it is not there".to_owned(), format!("put it back, or {}", self.take_out(store.id().as_str())))
+            }
+        };
+        mail_waits(file, what, fix, service)
+    }
+
+    /// Why a table of another kind fails.
+    fn why(&self, main: &Settings, map: &LoginMap, said: &Fault, service: &str) -> Result<WhyNoAnswer, Fault> {
+        let for_good = |problem| WhyNoAnswer::ForGood(Box::new(problem));
+        let (kind, name) = unproxied(map.spelt()).split_once(':').unwrap_or_default();
+        let table = map.id.as_str();
+        let main_cf = self.config_dir.join("main.cf");
+        if !self.has_kind(main, kind)? {
+            let named = shown::table_type(map.spelt()).map_or(String::new(), |kind| format!(" {kind}:"));
+            let what = format!(
+                "this host's Postfix cannot open{named} tables, as {table} is one (it is not in `postconf -m`)"
+            );
+            let fix = format!("install the package of Postfix that has it, or {}", self.take_out(table));
+            return Ok(for_good(mail_waits(&main_cf, what, fix, service)));
+        }
+        // As daemons and we look for it.
+        let file = Path::new(main.get("queue_directory")).join(name);
+        let is_file = NAMED_BY_FILE.contains(&kind) && (name.starts_with('/') || !SERVERS.contains(&kind));
+        if is_file && !file.exists() {
+            let fix = format!("put it back, or {}", self.take_out(table));
+            return Ok(for_good(mail_waits(&file, format!("it is not there, and {table} is it"), fix, service)));
+        }
+        if SERVERS.contains(&kind) || said.class != Class::Command {
+            return Ok(WhyNoAnswer::ForNow(said.clone()));
+        }
+        let fix = format!("mend what it names, or {}", self.take_out(table));
+        let file: &PathBuf = if is_file { &file } else { &main_cf };
+        Ok(for_good(mail_waits(file, said.what.clone(), fix, service)))
+    }
+
+    fn take_out(&self, table: &str) -> String {
+        format!(
+            "take {table} out of smtp_sasl_password_maps where no login stands in it; then: postfix -c {} reload",
+            self.config_dir.display()
+        )
+    }
+}
+
+fn mail_waits(file: &Path, what: String, fix: String, service: &str) -> Problem {
+    let what = format!(
+        "{what}: the service {service} asks it for its login, the look-up fails, and all its mail to the endpoint waits in the queue \
+         (\"lookup error\"), whatever the other tables hold"
+    );
+    Problem::error(Class::Config, Some(file.to_owned()), what, fix)
+}

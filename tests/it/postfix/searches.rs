@@ -1,0 +1,179 @@
+//! Searches that end in a table which Postfix cannot open, or which gives another login; and programs of master.cf by other names.
+
+use super::*;
+
+/// A table with our line, as a service finds it, and a service of another table.
+fn with_maps(maps: impl FnOnce(&Path) -> String) -> (Instance, Postfix) {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    let maps = maps(&instance.config_dir);
+    instance.set("smtp_sasl_password_maps", &maps.replace("OURS", &format!("hash:{}", instance.table().display())));
+    let postfix = target(&instance);
+    (instance, postfix)
+}
+
+fn master_cf(instance: &Instance, edit: impl FnOnce(String) -> String) {
+    let file = instance.config_dir.join("master.cf");
+    let text = edit(fs::read_to_string(&file).unwrap());
+    fs::write(&file, text).unwrap();
+    lab::cool_down(&file);
+}
+
+/// The errors, that they stop a plan, and that they are what a look tells of tables that cannot be read.
+fn unreadable(postfix: &Postfix) -> Vec<Finding> {
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    let errors: Vec<Finding> = errors(&view).into_iter().cloned().collect();
+    assert_eq!(view.unreadable, errors);
+    let planned = postfix.plan(&applied("AKIAOLD"), &logins(NEW));
+    match errors.first() {
+        None => drop(planned.unwrap()),
+        Some(error) => {
+            let e = planned.unwrap_err();
+            assert_eq!((&e.what, e.temporary), (&error.what, false));
+            complete(&e);
+        }
+    }
+    errors
+}
+
+#[test]
+fn a_table_that_postfix_cannot_open_is_an_error_that_names_it() {
+    for maps in [
+        "OURS, lmdb:DIR/none",
+        "hash:DIR/none OURS",
+        "OURS texthash:DIR/none",
+        "proxy:cdb:DIR/none, OURS",
+        "OURS, regexp:DIR/none",
+        "cidr:DIR/none, OURS",
+        "OURS unionmap:{lmdb:DIR/none}",
+        "debug:DIR/none OURS",
+    ] {
+        let (instance, postfix) = with_maps(|dir| maps.replace("DIR", &dir.display().to_string()));
+        if maps.contains("proxy:") {
+            instance.set("proxy_read_maps", &format!("proxy:cdb:{}/none", instance.config_dir.display()));
+        }
+        let [error] = &unreadable(&postfix)[..] else { panic!("{maps}") };
+        // One that is written out in main.cf is not shown, and what Postfix says is.
+        let named = format!("{:?} {} {}", error.file, error.fix, error.what);
+        assert!(named.contains("none") && error.what.contains("waits in the queue"), "{maps}: {error:?}");
+    }
+}
+
+/// What its file holds is none, or its text was never compiled: the fix makes it, and then nothing is wrong.
+#[test]
+fn what_is_no_table_is_made_anew_by_the_fix() {
+    for (kind, damage) in [
+        ("hash", Some(Vec::new())),
+        ("hash", Some(vec![7; 20_000])),
+        ("lmdb", Some(vec![7; 20_000])),
+        ("cdb", Some(Vec::new())),
+        ("hash", None),
+    ] {
+        let (instance, postfix) = with_maps(|dir| format!("OURS, {kind}:{}/second", dir.display()));
+        let second = instance.config_dir.join("second");
+        fs::write(&second, "[other.example]:587 other:otherpassword\n").unwrap();
+        let extension = if kind == "hash" { "db" } else { kind };
+        if let Some(damage) = damage {
+            fs::write(second.with_extension(extension), damage).unwrap();
+        }
+        let [error] = &unreadable(&postfix)[..] else { panic!("{kind}") };
+        let (_, fix) = error.fix.split_once(": ").unwrap();
+        assert!(std::process::Command::new("sh").args(["-c", fix]).status().unwrap().success(), "{fix}");
+        assert_eq!(unreadable(&postfix), [], "{kind}");
+    }
+}
+
+/// A search that gets to no such table, or to one that the next rollover makes.
+#[test]
+fn a_table_that_no_search_gets_to_does_no_harm() {
+    // That of another service, and one that is behind the name of the host itself.
+    let (instance, postfix) = with_maps(|_| "OURS".into());
+    master_cf(&instance, |text| text + "bulk unix - - n - - smtp\n  -o smtp_sasl_password_maps=hash:/etc/none-such\n");
+    assert_eq!(unreadable(&postfix), []);
+    let (instance, postfix) = with_maps(|dir| format!("OURS, lmdb:{}/none", dir.display()));
+    assert_eq!(unreadable(&postfix).len(), 1);
+    instance.write_table(&format!("{HOST} {OLD}\n"));
+    instance.postmap();
+    assert_eq!(unreadable(&postfix), []);
+    // With logins by the sender, every table is asked for the sender first.
+    instance.set("smtp_sender_dependent_authentication", "yes");
+    assert_eq!(unreadable(&postfix).len(), 1);
+    // Ours was never compiled, or is not there yet.
+    let (instance, postfix) = with_maps(|_| "OURS".into());
+    fs::remove_file(instance.map()).unwrap();
+    assert_eq!(unreadable(&postfix), []);
+    fs::remove_file(instance.table()).unwrap();
+    assert_eq!(unreadable(&postfix), []);
+    // proxymap(8) does not run, as Postfix does not.
+    let (instance, postfix) = with_maps(|dir| format!("OURS, proxy:regexp:{}/none", dir.display()));
+    instance.set("proxy_read_maps", &format!("proxy:regexp:{}/none", instance.config_dir.display()));
+    assert_eq!(unreadable(&postfix), []);
+}
+
+#[test]
+fn a_server_that_is_down_is_an_error_of_the_moment() {
+    let port = lab::free_port();
+    let (_instance, postfix) = with_maps(|_| format!("socketmap:inet:127.0.0.1:{port}:logins, OURS"));
+    for e in [
+        postfix.inspect(&applied("AKIAOLD")).unwrap_err(),
+        postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err(),
+    ] {
+        assert!(e.temporary && e.what.contains("socketmap:inet:127.0.0.1"), "{e:?}");
+        complete(&e);
+    }
+}
+
+/// smtp(8) goes by the name of its file alone; another program does whatever it does.
+#[test]
+fn a_program_is_known_by_its_base_name() {
+    let (instance, postfix) = with_maps(|_| "OURS".into());
+    let other = instance.config_dir.join("other");
+    fs::write(&other, format!("{HOP} AKIAPREVIOUSKEY77777:otherpassword\n")).unwrap();
+    lab::cool_down(&other);
+    let own = format!("-o smtp_sasl_password_maps=texthash:{}", other.display());
+    let smtp = |text: String, program: &str, own: &str| {
+        let is_smtp = |line: &&str| line.split_whitespace().next() == Some("smtp") && line.contains(" unix ");
+        let line = text.lines().find(is_smtp).expect("a client").to_owned();
+        text.replace(&line, &format!("smtp unix - - n - - {program} {own}"))
+    };
+    let as_it_was = fs::read_to_string(instance.config_dir.join("master.cf")).unwrap();
+    for program in ["./smtp", ".//./smtp", "/smtp"] {
+        master_cf(&instance, |_| smtp(as_it_was.clone(), program, &own));
+        let previous = Ours { previous: Some("AKIAPREVIOUSKEY77777".into()), ..applied("AKIAOLD") };
+        let view = postfix.inspect(&previous).unwrap();
+        let service = view.services.iter().find(|service| service.service == "smtp").expect("it is a client");
+        assert!(service.tables[0].as_str().starts_with("texthash:"), "{program}");
+        assert_eq!(view.incomplete, [""; 0], "{program}");
+    }
+    // One that nobody knows is named, with what it names; and may be vouched for.
+    for program in ["smtp-wrapper", "../bin/smtp"] {
+        master_cf(&instance, |_| smtp(as_it_was.clone(), program, &own));
+        let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+        assert_eq!(view.incomplete, ["pipe:smtp"], "{program}");
+        let others = view.key_ids.others(Some("AKIAOLD"));
+        assert!(format!("{others:?}").contains("AKIAPREVIOUSKEY77777"), "{program}: {others:?}");
+        let vouched = target(&instance).vouched_for(vec!["pipe:smtp".into()]);
+        assert_eq!(vouched.inspect(&applied("AKIAOLD")).unwrap().incomplete, [""; 0], "{program}");
+    }
+}
+
+/// Root looks for logins that a program of another user has; what that user may not read is not looked into.
+#[test]
+fn root_reads_nothing_for_a_service_that_its_user_may_not_read() {
+    let (instance, postfix) = with_maps(|_| "OURS".into());
+    let dir = tempfile::Builder::new().prefix("relaykey-readers").tempdir_in("/tmp").unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (secret, settings) = (dir.path().join("secret"), dir.path().join("settings"));
+    fs::write(&secret, "host email-smtp.eu-west-1.amazonaws.com\nuser AKIAROOTSECRET000077\n").unwrap();
+    symlink(&secret, &settings).unwrap();
+    master_cf(&instance, |text| {
+        format!("{text}out unix - n n - - pipe user=nobody argv=/usr/bin/msmtp -C {}\n", settings.display())
+    });
+    for (mode, is_seen) in [(0o600, false), (0o640, false), (0o644, true)] {
+        fs::set_permissions(&secret, fs::Permissions::from_mode(mode)).unwrap();
+        let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+        let others = format!("{:?}", view.key_ids.others(Some("AKIAOLD")));
+        assert_eq!(others.contains("AKIAROOTSECRET000077"), is_seen, "{mode:o}");
+        // What it logs in with is not known either way.
+        assert_eq!(view.incomplete, ["pipe:out"], "{mode:o}");
+    }
+}
