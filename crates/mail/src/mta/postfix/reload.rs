@@ -4,6 +4,10 @@
 //! they name, and ends every child that waits; one that is at work ends after it. Only then, back in its loop, does it start
 //! others, its queue manager first, which it wakes itself. So a queue manager that was not there before shows that all of it is
 //! done; a master process that hangs makes none, and one that cannot open what master.cf names ends.
+//!
+//! That wake-up may reach the queue manager that is about to end, as where two reloads follow each other closely; and with a
+//! wake-up time of 0 in master.cf there is none. Then nothing starts one before mail comes, or the next wake-up, and it is woken by
+//! Postfix's own postkick(1).
 
 use std::ffi::OsString;
 use std::thread;
@@ -24,6 +28,8 @@ use crate::mta::{Reload, Running};
 const TAKEN: Duration = Duration::from_secs(10);
 /// The same, where none is seen at all: a master process that cannot open what master.cf names ends within this.
 const ENDS: Duration = Duration::from_secs(3);
+/// After this long without any queue manager it is woken, and again each time.
+const WAKE: Duration = Duration::from_millis(500);
 /// Between looks: the first pause, which doubles, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
@@ -138,8 +144,13 @@ impl Postfix {
         edited: Option<&'static str>,
     ) -> Result<(), Fault> {
         let (asked, mut pause) = (Instant::now(), PAUSES.0);
+        let mut woken = asked;
         loop {
             let now = self.processes(settings)?;
+            if now.as_ref().is_some_and(|now| now.managers.is_empty()) && woken.elapsed() > WAKE {
+                self.wake_queue_manager(settings);
+                woken = Instant::now();
+            }
             match (Taken::of(before, now.as_ref()), now) {
                 (Taken::Yes, _) => return Ok(()),
                 (Taken::Unseen, _) if asked.elapsed() > ENDS => return Ok(()),
@@ -150,6 +161,14 @@ impl Postfix {
             thread::sleep(pause);
             pause = PAUSES.1.min(pause * 2);
         }
+    }
+
+    /// As the master process does by itself, by the clock. What comes of it is seen.
+    fn wake_queue_manager(&self, settings: &Settings) {
+        let of_this: [OsString; 3] =
+            [settings.program("postkick"), "-c".into(), self.config_dir.clone().into_os_string()];
+        let argv: Vec<OsString> = of_this.into_iter().chain(["public", "qmgr", "W"].map(OsString::from)).collect();
+        let _ = host::run_checking(&argv, WAKE * 4);
     }
 
     fn not_taken(&self, before: &SeenProcesses, now: &SeenProcesses) -> Fault {
