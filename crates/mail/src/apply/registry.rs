@@ -9,14 +9,15 @@
 //! - Text and map are looked at together, or the look is repeated: [`Directories::undisturbed`]. What was seen
 //!   while one of us renamed is nothing to decide by.
 //! - What waits for a target's child program, for its file system or for another process holds up nobody whose tables are in
-//!   other directories. In the same directory it holds up renames for as long as a rename hangs, and nothing else.
+//!   other directories. In the same directory a rename that hangs holds up renames, and looks: nothing is decided by what may be
+//!   half of it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use super::Locks;
+use super::{ATTEMPTS, Locks};
 use crate::fault::{Class, Fault};
 use crate::host::{Directory, HostError, Lock, LockHolder};
 
@@ -152,8 +153,8 @@ impl Directories {
     /// have been seen as they never belonged together. Also says when the look began.
     ///
     /// # Errors
-    /// What the look comes to; [`Class::ChangedUnderneath`], temporary, where others renamed during every look for `wait`:
-    /// what was seen then is nothing to decide by, however often it was looked.
+    /// What the look comes to, an error also where others renamed meanwhile; [`Class::ChangedUnderneath`], temporary, where they did
+    /// during every look, three at least, for `wait`: what was seen then is nothing to decide by, however often it was looked.
     pub(super) fn undisturbed<T>(
         &self,
         wait: Duration,
@@ -161,13 +162,14 @@ impl Directories {
         look: impl Fn() -> Result<T, Fault>,
     ) -> Result<(T, Instant), Fault> {
         let began = Instant::now();
-        loop {
+        for attempt in 1.. {
             let since = Instant::now();
             let seen = look();
             if self.quiet_since(&directories(seen.as_ref().ok()), since, wait) {
                 return seen.map(|seen| (seen, since));
             }
-            if began.elapsed() >= wait {
+            if attempt >= ATTEMPTS && began.elapsed() >= wait {
+                seen?;
                 return Err(Fault::new(
                     Class::ChangedUnderneath,
                     "other targets of this process replaced files beside the tables during every look, so that text and map were \
@@ -177,6 +179,7 @@ impl Directories {
                 .temporary());
             }
         }
+        unreachable!("the last attempt returns")
     }
 
     /// Waits, at most `wait`, until none of us renames in any of these directories. Did none since `since`?

@@ -310,12 +310,12 @@ impl Looked {
             }
             let text = match reader.read(&path) {
                 FileText::Read(text) => text,
-                // A recipient is somebody, who may be let in where not everybody is.
-                FileText::Closed if scripts == 0 && reader == ReadingUser::Anyone => {
+                // By its modes: the program may be let in by others, as by a group of a client that is set-group-id.
+                FileText::Closed => {
                     looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(path));
                     continue;
                 }
-                FileText::Closed | FileText::Absent => continue,
+                FileText::Absent => continue,
             };
             files += 1;
             let is_script =
@@ -340,14 +340,21 @@ impl Looked {
             None => Some(PathBuf::from(place)),
         });
         for path in settings {
-            if !whole.contains(&path)
-                && let FileText::Read(text) = reader.read(&path)
-            {
-                // Some script may have named it.
-                looked.ids.retain(|(_, file, _)| *file != path);
-                looked.take(&path, &text, names, Some);
-                whole.insert(path);
-                settings_seen = true;
+            if whole.contains(&path) {
+                continue;
+            }
+            match reader.read(&path) {
+                FileText::Read(text) => {
+                    // Some script may have named it.
+                    looked.ids.retain(|(_, file, _)| *file != path);
+                    looked.take(&path, &text, names, Some);
+                    whole.insert(path);
+                    settings_seen = true;
+                }
+                FileText::Closed => {
+                    looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(path));
+                }
+                FileText::Absent => {}
             }
         }
         let is_client = CLIENTS[..BY_SETTINGS].iter().any(|(name, _)| program.ends_with(name));

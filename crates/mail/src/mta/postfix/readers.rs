@@ -1,5 +1,6 @@
 //! What a program may read that Postfix starts for a user. Root looks for its login, and root may read everything: what that user
-//! may not read is not looked into, however a link of theirs leads there.
+//! may not read is not looked into, however a link of theirs leads there. What only root could have put in its place is looked into
+//! all the same: a client that is set-group-id, sudo(8) or an access list may let the program in.
 
 use std::fs::{self, Metadata, OpenOptions};
 use std::io::Read as _;
@@ -80,7 +81,8 @@ impl ReadingUser {
         let found = file.metadata().ok().filter(is_small)?;
         let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
         let goes_through = |directory: &Path| fs::metadata(directory).is_ok_and(|m| self.may(1, &m));
-        if !self.may(4, &found) || !place.ancestors().skip(1).all(goes_through) {
+        let lets_in = self.may(4, &found) && place.ancestors().skip(1).all(goes_through);
+        if !lets_in && !(found.uid() == 0 && is_placed_by_root(path) && is_placed_by_root(&place)) {
             return Some(FileText::Closed);
         }
         let size = found.len();
@@ -90,6 +92,14 @@ impl ReadingUser {
         let is_text = !bytes.contains(&0);
         is_text.then(|| FileText::Read(Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned())))
     }
+}
+
+/// Can nobody but root say what is at this path: no directory or link on the way that somebody else owns or may change?
+fn is_placed_by_root(path: &Path) -> bool {
+    path.ancestors().all(|part| {
+        let of_root = |m: &Metadata| m.uid() == 0 && (m.is_symlink() || m.mode() & 0o022 == 0);
+        fs::symlink_metadata(part).is_ok_and(|m| of_root(&m))
+    })
 }
 
 #[cfg(test)]
@@ -111,6 +121,19 @@ mod tests {
         ] {
             assert_eq!(ReadingUser::of_user(user, passwd, groups), expected, "{user}");
         }
+    }
+
+    /// A set-group-id client of root's reads what root keeps from everybody, and somebody's link to the same leads nowhere.
+    #[test]
+    fn what_root_alone_could_have_put_there_is_read() {
+        let closed = Path::new("/etc/shadow");
+        assert_eq!(fs::metadata(closed).unwrap().mode() & 0o004, 0, "everybody may read it");
+        assert!(matches!(ReadingUser::Anyone.read(closed), FileText::Read(_)));
+        let dir = tempfile::Builder::new().tempdir_in("/tmp").unwrap();
+        let link = dir.path().join("link");
+        symlink(closed, &link).unwrap();
+        assert_eq!(ReadingUser::Anyone.read(&link), FileText::Closed);
+        assert!(matches!(ReadingUser::Root.read(&link), FileText::Read(_)));
     }
 
     #[test]
