@@ -24,8 +24,13 @@ use crate::host;
 use crate::instruction::relaykey;
 use crate::mta::{Reload, Running};
 
-/// How long a new queue manager is waited for. It is there within some milliseconds; within some tens where the machine is busy.
-const TAKEN: Duration = Duration::from_secs(10);
+/// How long a new queue manager is waited for. It is there within some milliseconds; later where the old one resolves thousands of
+/// recipients, or where the command of the reload leaves it to somebody who looks now and then.
+const TAKEN: Duration = Duration::from_secs(60);
+/// The same, where the master process is stopped (SIGSTOP), and takes nothing by itself.
+const STOPPED: Duration = Duration::from_secs(10);
+/// Without a master process for this long, it has ended, and is not just started anew.
+const GONE: Duration = Duration::from_secs(2);
 /// The same, where none is seen at all: a master process that cannot open what master.cf names ends within this.
 const ENDS: Duration = Duration::from_secs(3);
 /// After this long without any queue manager it is woken, and again each time.
@@ -96,7 +101,7 @@ impl Postfix {
             Reload::Command(argv) => argv.iter().map(OsString::from).collect(),
             _ => postfix("reload"),
         };
-        let Some(before) = self.processes(&settings)? else { return Err(self.not_running()) };
+        let Some(before) = self.before_a_reload(&settings)? else { return Err(self.not_running()) };
         let output = host::run_mutating(&argv, None, LONG_COMMAND)?;
         if output.status.success() {
             return self.until_taken(&settings, &before, edited);
@@ -144,9 +149,14 @@ impl Postfix {
         edited: Option<&'static str>,
     ) -> Result<(), Fault> {
         let (asked, mut pause) = (Instant::now(), PAUSES.0);
-        let mut woken = asked;
+        let (mut woken, mut gone) = (asked, None);
+        // A command may stop Postfix and start it again.
+        let ends_after = if matches!(self.reload, Reload::Command(_)) { TAKEN } else { GONE };
         loop {
             let now = self.processes(settings)?;
+            if now.is_some() {
+                gone = None;
+            }
             if now.as_ref().is_some_and(|now| now.managers.is_empty()) && woken.elapsed() > WAKE {
                 self.wake_queue_manager(settings);
                 woken = Instant::now();
@@ -154,12 +164,34 @@ impl Postfix {
             match (Taken::of(before, now.as_ref()), now) {
                 (Taken::Yes, _) => return Ok(()),
                 (Taken::Unseen, _) if asked.elapsed() > ENDS => return Ok(()),
-                (Taken::NotYet, Some(now)) if asked.elapsed() > TAKEN => return Err(self.not_taken(before, &now)),
-                (Taken::Ended, _) | (_, None) => return Err(self.ended(edited)),
-                (Taken::Unseen | Taken::NotYet, _) => {}
+                (Taken::NotYet, Some(now)) if asked.elapsed() > if now.stopped { STOPPED } else { TAKEN } => {
+                    return Err(self.not_taken(before, &now, asked.elapsed()));
+                }
+                (Taken::Ended, _) | (_, None) if gone.get_or_insert_with(Instant::now).elapsed() > ends_after => {
+                    return Err(self.ended(edited));
+                }
+                (Taken::Unseen | Taken::NotYet | Taken::Ended, _) => {}
             }
             thread::sleep(pause);
             pause = PAUSES.1.min(pause * 2);
+        }
+    }
+
+    /// What runs before a reload: with its queue manager, which is woken where there is none, so that one that comes afterwards has
+    /// come of the reload.
+    fn before_a_reload(&self, settings: &Settings) -> Result<Option<SeenProcesses>, Fault> {
+        let (began, mut woken) = (Instant::now(), false);
+        loop {
+            let seen = self.processes(settings)?;
+            match &seen {
+                Some(seen) if seen.managers.is_empty() && began.elapsed() < GONE => {}
+                _ => return Ok(seen),
+            }
+            if !woken && began.elapsed() > PAUSES.1 {
+                self.wake_queue_manager(settings);
+                woken = true;
+            }
+            thread::sleep(PAUSES.1 / 2);
         }
     }
 
@@ -171,7 +203,7 @@ impl Postfix {
         let _ = host::run_checking(&argv, WAKE * 4);
     }
 
-    fn not_taken(&self, before: &SeenProcesses, now: &SeenProcesses) -> Fault {
+    fn not_taken(&self, before: &SeenProcesses, now: &SeenProcesses, waited: Duration) -> Fault {
         let (directory, master) = (self.config_dir.display(), now.master);
         let told = match &self.reload {
             Reload::Command(_) => "the command of `reload` ended without an error, but Postfix",
@@ -200,7 +232,7 @@ impl Postfix {
                 ),
             ),
         };
-        let waited = TAKEN.as_secs();
+        let waited = waited.as_secs();
         let what = format!("{told} has not read its configuration and tables anew: {waited} seconds later {seen}{why}");
         Fault::new(Class::ReloadOwed, what, fix).temporary()
     }
@@ -212,11 +244,16 @@ impl Postfix {
             Some(name) => format!(
                 "the reload put into effect what somebody had changed in {name} since the last start or reload, and Postfix ended"
             ),
-            None => "Postfix ended at the reload: it cannot run with the configuration that it read".to_owned(),
+            None => "Postfix ended at the reload, or right after it".to_owned(),
         };
         // Postfix may say the reason nowhere: with maillog_file, what writes that log has ended by then.
+        let back = if edited.is_some() {
+            "take the last change back"
+        } else {
+            "take back what was changed last, if anything was"
+        };
         let fix = format!(
-            "take the last change back (a port of a new service may be another program's: ss -ltnp); then: postfix -c {directory} start"
+            "{back} (a port of a new service may be another program's: ss -ltnp); then: postfix -c {directory} start"
         );
         Fault::new(Class::NotRunning, what, fix)
             .temporary()
