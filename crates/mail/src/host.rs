@@ -19,7 +19,7 @@ mod machine;
 pub mod trust;
 pub mod way;
 
-pub use self::command::{Output, ending, run, run_checking, run_listing, run_mutating};
+pub use self::command::{Output, ending, looks_until, run, run_checking, run_listing, run_mutating};
 pub use self::error::{HostError, Result, make_room};
 pub use self::files::{
     Directory, FileId, Permissions, create_dir, look_marks, read, read_own, remove_successor, replace,

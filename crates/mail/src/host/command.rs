@@ -46,6 +46,12 @@ pub fn ending() {
     ENDING.get_or_init(Instant::now);
 }
 
+/// Until when something that only looks is waited for that began at `started`: `timeout` long, and 5 s from when this process is told
+/// to end.
+pub fn looks_until(started: Instant, timeout: Duration) -> Instant {
+    deadline(CommandKind::Reads, started, timeout)
+}
+
 /// May a command be ended when the program is to end?
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum CommandKind {

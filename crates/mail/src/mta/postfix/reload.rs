@@ -150,6 +150,7 @@ impl Postfix {
     ) -> Result<(), Fault> {
         let (asked, mut pause) = (Instant::now(), PAUSES.0);
         let (mut woken, mut gone) = (asked, None);
+        let is_over = |patience| Instant::now() > host::looks_until(asked, patience);
         // A command may stop Postfix and start it again.
         let ends_after = if matches!(self.reload, Reload::Command(_)) { TAKEN } else { GONE };
         loop {
@@ -164,10 +165,12 @@ impl Postfix {
             match (Taken::of(before, now.as_ref()), now) {
                 (Taken::Yes, _) => return Ok(()),
                 (Taken::Unseen, _) if asked.elapsed() > ENDS => return Ok(()),
-                (Taken::NotYet, Some(now)) if asked.elapsed() > if now.stopped { STOPPED } else { TAKEN } => {
+                (Taken::NotYet, Some(now)) if is_over(if now.stopped { STOPPED } else { TAKEN }) => {
                     return Err(self.not_taken(before, &now, asked.elapsed()));
                 }
-                (Taken::Ended, _) | (_, None) if gone.get_or_insert_with(Instant::now).elapsed() > ends_after => {
+                (Taken::Ended, _) | (_, None)
+                    if Instant::now() > host::looks_until(*gone.get_or_insert_with(Instant::now), ends_after) =>
+                {
                     return Err(self.ended(edited));
                 }
                 (Taken::Unseen | Taken::NotYet | Taken::Ended, _) => {}
