@@ -26,7 +26,7 @@ use crate::mta::{Reload, Running};
 
 /// How long a new queue manager is waited for. It is there within some milliseconds; later where the old one resolves thousands of
 /// recipients, or where the command of the reload leaves it to somebody who looks now and then.
-const TAKEN: Duration = Duration::from_secs(60);
+const TAKEN: Duration = Duration::from_secs(45);
 /// The same, where the master process is stopped (SIGSTOP), and takes nothing by itself.
 const STOPPED: Duration = Duration::from_secs(10);
 /// Without a master process for this long, it has ended, and is not just started anew.
