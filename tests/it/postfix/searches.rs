@@ -2,6 +2,9 @@
 
 use super::*;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+
 /// A table with our line, as a service finds it, and a service of another table.
 fn with_maps(maps: impl FnOnce(&Path) -> String) -> (Instance, Postfix) {
     let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
@@ -118,8 +121,88 @@ fn a_server_that_is_down_is_an_error_of_the_moment() {
         postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err(),
     ] {
         assert!(e.temporary && e.what.contains("socketmap:inet:127.0.0.1"), "{e:?}");
+        assert!(e.fix.contains("unlisted_ok"), "{e:?}");
         complete(&e);
     }
+}
+
+/// Root may not be let in where Postfix is: who knows what is in such a table says so, and a search goes on behind it.
+#[test]
+fn a_server_that_somebody_answers_for_stops_nothing() {
+    let server = strict_server();
+    for first in [format!("unionmap:{{{server}}}"), server] {
+        let (instance, postfix) = with_maps(|_| format!("{first}, OURS"));
+        let e = postfix.inspect(&applied("AKIAOLD")).unwrap_err();
+        assert!(e.temporary && e.fix.contains("unlisted_ok"), "{e:?}");
+        let postfix = postfix.vouched_for(vec![first.clone()]);
+        if first.starts_with("unionmap") {
+            drop(postfix.inspect(&applied("AKIAOLD")).unwrap());
+            continue;
+        }
+        assert_eq!(unreadable(&postfix), []);
+        // What is known to be missing is told all the same, behind it and of another that somebody answers for.
+        for missing in ["hash", "regexp"].map(|kind| format!("{kind}:{}/none", instance.config_dir.display())) {
+            let maps = format!("{first}, {missing}, hash:{}", instance.table().display());
+            instance.set("smtp_sasl_password_maps", &maps);
+            let postfix = target(&instance).vouched_for(vec![first.clone(), missing]);
+            let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+            let [error] = &view.unreadable[..] else { panic!("{maps}") };
+            assert!(format!("{:?}", error.file).contains("/none"), "{error:?}");
+        }
+    }
+}
+
+/// What smtp(8) never asks does not count, however a server answers it.
+#[test]
+fn a_server_is_judged_by_the_keys_that_postfix_asks() {
+    let server = strict_server();
+    let (instance, postfix) = with_maps(|_| format!("{server}, OURS"));
+    // It comes to the next hop in its brackets.
+    let e = postfix.inspect(&applied("AKIAOLD")).unwrap_err();
+    assert!(e.temporary && e.what.contains("socketmap"), "{e:?}");
+    // It finds the name of the host before.
+    instance.write_table(&format!("{HOST} {OLD}\n"));
+    instance.postmap();
+    assert_eq!(unreadable(&postfix), []);
+    instance.set("smtp_sender_dependent_authentication", "yes");
+    assert_eq!(unreadable(&postfix), []);
+}
+
+/// A socketmap that has nothing, and refuses what is neither the name of a host nor an address.
+fn strict_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            while let Some(request) = netstring(&mut client) {
+                let key = request.split_once(' ').map_or("", |(_, key)| key);
+                let is_name =
+                    key.contains('.') && key.bytes().all(|b| b.is_ascii_alphanumeric() || b".-@".contains(&b));
+                let answer = if is_name { "NOTFOUND " } else { "PERM no such key" };
+                if client.write_all(format!("{}:{answer},", answer.len()).as_bytes()).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    format!("socketmap:inet:127.0.0.1:{port}:logins")
+}
+
+fn netstring(client: &mut TcpStream) -> Option<String> {
+    let mut length = String::new();
+    let mut byte = [0];
+    loop {
+        client.read_exact(&mut byte).ok()?;
+        match byte[0] {
+            b':' => break,
+            digit => length.push(digit.into()),
+        }
+    }
+    // And the comma behind it.
+    let mut bytes = vec![0; length.parse::<usize>().ok()? + 1];
+    client.read_exact(&mut bytes).ok()?;
+    bytes.pop();
+    String::from_utf8(bytes).ok()
 }
 
 /// smtp(8) goes by the name of its file alone; another program does whatever it does.

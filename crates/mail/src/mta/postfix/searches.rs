@@ -8,14 +8,15 @@
 //! Where a search ends in a table that cannot be listed, what stands in ours is not what mail goes out with.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use super::Postfix;
 use super::ownership::LiveKeys;
 use super::proxymap::unproxied;
 use super::review::{Problem, Subject};
 use super::settings::Settings;
 use super::survey::{Survey, TableSurvey};
 use super::tables::{LoginMap, NoAnswer, answer};
+use super::{COMMAND, Postfix};
 use crate::credential;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -40,7 +41,7 @@ enum End {
 
 /// What a table gives for the keys that a service tries for a next hop.
 enum Given {
-    /// One for each key; those behind the first that is found do not count.
+    /// One for each of the first keys, as far as the table answers; those behind the first that is found do not count.
     Answers(Vec<Answer>),
     /// It cannot be asked: what it gives is not known.
     Unknown,
@@ -75,8 +76,8 @@ impl Postfix {
         let mut told = Vec::new();
         for live in survey.live() {
             let by_sender = (survey.setup.services.iter()).any(|s| s.name == live.service && s.by_sender());
-            // Some sender has no line of their own in any table.
-            let nobody = by_sender.then(|| vec![String::new()]);
+            // Some sender has no line of their own in any table. A server may refuse what is no address.
+            let nobody = by_sender.then(|| vec![format!("nobody@{}", self.relay.endpoint)]);
             for tried in live.tried.iter().chain(&nobody) {
                 match self.search(survey, live, tried)? {
                     End::Fails(number, _) if told.contains(&number) => {}
@@ -141,19 +142,19 @@ impl Postfix {
     }
 
     fn search(&self, survey: &Survey, live: &LiveKeys, tried: &[String]) -> Result<End, Fault> {
-        let mut asked: Vec<(usize, Vec<Answer>)> = Vec::new();
+        let mut asked: Vec<(usize, usize, Answer)> = Vec::new();
         for n in 0..tried.len() {
             for &number in &live.tables {
-                let known = asked.iter().find(|(of, _)| *of == number).map(|(_, answers)| answers[n].clone());
-                let given = match known {
-                    Some(given) => given,
-                    None => match self.ask_any(survey, number, tried, &live.service)? {
+                let known = |(of, key, _): &&(usize, usize, Answer)| (*of, *key) == (number, n);
+                let given = match asked.iter().find(known) {
+                    Some((_, _, given)) => given.clone(),
+                    None => match self.ask_any(survey, number, &tried[n..], &live.service)? {
                         Given::Fails(failing) => return Ok(End::Fails(number, failing)),
                         // It may have the key, so that nothing behind it is known to be asked.
                         Given::Unknown => return Ok(End::Nowhere),
                         Given::Answers(answers) => {
-                            let given = answers[n].clone();
-                            asked.push((number, answers));
+                            let given = answers[0].clone();
+                            asked.extend(answers.into_iter().zip(n..).map(|(answer, key)| (number, key, answer)));
                             given
                         }
                     },
@@ -166,6 +167,7 @@ impl Postfix {
         Ok(End::Nowhere)
     }
 
+    /// `keys`: the one that Postfix asks, and those that it may ask after it.
     fn ask_any(&self, survey: &Survey, number: usize, keys: &[String], service: &str) -> Result<Given, Fault> {
         if let Some(table) = survey.tables.iter().find(|table| table.number == number) {
             let lookups = table.lookups();
@@ -187,10 +189,24 @@ impl Postfix {
         if map.store.as_ref().is_err_and(|problem| problem.class != Class::Unsupported) {
             return Ok(Given::Unknown);
         }
-        Ok(match self.try_other(main, map, keys) {
+        let asked_at = Instant::now();
+        let answers = match self.try_other(main, map, keys) {
+            // A server may refuse a key that Postfix never gets to. One that says nothing is not waited for twice.
+            Err(NoAnswer::Failed(_)) if keys.len() > 1 && asks_a_server(map) && asked_at.elapsed() < COMMAND => {
+                self.try_other(main, map, &keys[..1])
+            }
+            answers => answers,
+        };
+        Ok(match answers {
             Ok(answers) => Given::Answers(answers),
             Err(NoAnswer::EntriesAreItsName) => Given::Unknown,
-            Err(NoAnswer::Failed(why)) => Given::Fails(self.why(main, map, &why, service)?),
+            Err(NoAnswer::Failed(why)) => match self.why(main, map, &why, service)? {
+                // Postfix may be let in where root is not. Who answers for a table says that none of our logins is in it.
+                WhyNoAnswer::ForNow(_) if map.is_among(&self.unlisted_ok) => {
+                    Given::Answers(vec![Answer::Nothing; keys.len()])
+                }
+                why => Given::Fails(why),
+            },
         })
     }
 
@@ -246,8 +262,14 @@ impl Postfix {
             let fix = format!("put it back, or {}", self.take_out(table));
             return Ok(for_good(mail_waits(&file, format!("it is not there, and {table} is it"), fix, service)));
         }
-        if SERVERS.contains(&kind) || said.class != Class::Command {
-            return Ok(WhyNoAnswer::ForNow(said.clone()));
+        if asks_a_server(map) || said.class != Class::Command {
+            let mut fault = said.clone();
+            fault.fix = format!(
+                "{}; if Postfix itself is let in there, and you know that no login for SES is in it, say so: unlisted_ok in \
+                 [[credential.target]] names it, spelt as smtp_sasl_password_maps has it",
+                fault.fix
+            );
+            return Ok(WhyNoAnswer::ForNow(fault));
         }
         let fix = format!("mend what it names, or {}", self.take_out(table));
         let file: &PathBuf = if is_file { &file } else { &main_cf };
@@ -260,6 +282,11 @@ impl Postfix {
             self.config_dir.display()
         )
     }
+}
+
+/// Is it a server's, or made of tables one of which is?
+fn asks_a_server(map: &LoginMap) -> bool {
+    map.spelt().split([':', '{', '}', ',', ' ', '\t']).any(|word| SERVERS.contains(&word))
 }
 
 fn mail_waits(file: &Path, what: String, fix: String, service: &str) -> Problem {
