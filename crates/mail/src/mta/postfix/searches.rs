@@ -73,13 +73,13 @@ impl Postfix {
             // There is no table for the login, and that is told.
             return Ok(found);
         }
-        let mut told = Vec::new();
+        let (mut told, mut silent) = (Vec::new(), Vec::new());
         for live in survey.live() {
             let by_sender = (survey.setup.services.iter()).any(|s| s.name == live.service && s.by_sender());
             // Some sender has no line of their own in any table. A server may refuse what is no address.
             let nobody = by_sender.then(|| vec![format!("nobody@{}", self.relay.endpoint)]);
             for tried in live.tried.iter().chain(&nobody) {
-                match self.search(survey, live, tried)? {
+                match self.search(survey, live, tried, &mut silent)? {
                     End::Fails(number, _) if told.contains(&number) => {}
                     End::Fails(_, WhyNoAnswer::ForNow(fault)) => return Err(fault),
                     End::Fails(number, WhyNoAnswer::ForGood(problem)) => {
@@ -141,15 +141,31 @@ impl Postfix {
         Some(Problem { subject: Subject::Table, ..problem })
     }
 
-    fn search(&self, survey: &Survey, live: &LiveKeys, tried: &[String]) -> Result<End, Fault> {
+    /// `silent`: tables that somebody answers for and that gave no answer.
+    fn search(
+        &self,
+        survey: &Survey,
+        live: &LiveKeys,
+        tried: &[String],
+        silent: &mut Vec<usize>,
+    ) -> Result<End, Fault> {
         let mut asked: Vec<(usize, usize, Answer)> = Vec::new();
         for n in 0..tried.len() {
             for &number in &live.tables {
+                if silent.contains(&number) {
+                    continue;
+                }
                 let known = |(of, key, _): &&(usize, usize, Answer)| (*of, *key) == (number, n);
                 let given = match asked.iter().find(known) {
                     Some((_, _, given)) => given.clone(),
                     None => match self.ask_any(survey, number, &tried[n..], &live.service)? {
                         Given::Fails(failing) => return Ok(End::Fails(number, failing)),
+                        // Whoever answers for it says that it has none of our logins: Postfix goes on behind it. It is not waited
+                        // for again.
+                        Given::Unknown if self.is_answered_for(&survey.maps[number]) => {
+                            silent.push(number);
+                            continue;
+                        }
                         // It may have the key, so that nothing behind it is known to be asked.
                         Given::Unknown => return Ok(End::Nowhere),
                         Given::Answers(answers) => {
@@ -201,13 +217,15 @@ impl Postfix {
             Ok(answers) => Given::Answers(answers),
             Err(NoAnswer::EntriesAreItsName) => Given::Unknown,
             Err(NoAnswer::Failed(why)) => match self.why(main, map, &why, service)? {
-                // Postfix may be let in where root is not. Who answers for a table says that none of our logins is in it.
-                WhyNoAnswer::ForNow(_) if map.is_among(&self.unlisted_ok) => {
-                    Given::Answers(vec![Answer::Nothing; keys.len()])
-                }
+                // Postfix may be let in where root is not.
+                WhyNoAnswer::ForNow(_) if self.is_answered_for(map) => Given::Unknown,
                 why => Given::Fails(why),
             },
         })
+    }
+
+    fn is_answered_for(&self, map: &LoginMap) -> bool {
+        map.is_unlisted() && map.is_among(&self.unlisted_ok)
     }
 
     /// Without a running proxymap(8) what is behind `proxy:` gives no answer, and nobody is kept waiting by that.
