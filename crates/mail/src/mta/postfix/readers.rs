@@ -82,7 +82,8 @@ impl ReadingUser {
         let place = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
         let goes_through = |directory: &Path| fs::metadata(directory).is_ok_and(|m| self.may(1, &m));
         let lets_in = self.may(4, &found) && place.ancestors().skip(1).all(goes_through);
-        if !lets_in && !(found.uid() == 0 && is_placed_by_root(path) && is_placed_by_root(&place)) {
+        let is_roots = found.uid() == 0 && is_placed_by_root(path) && is_placed_by_root(&place);
+        if !lets_in && !is_roots {
             return Some(FileText::Closed);
         }
         let size = found.len();
