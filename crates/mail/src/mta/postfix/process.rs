@@ -148,13 +148,12 @@ impl Postfix {
         if newer(started).is_none() {
             return Ok(None);
         }
-        let reloaded = Process::all().filter(|p| p.parent == master && QUEUE_MANAGERS.contains(&p.name.as_str()));
-        Ok(newer(reloaded.map(|p| p.started).max().unwrap_or(started).max(started)))
+        Ok(newer(Process::queue_managers_of(master).map(|p| p.started).max().unwrap_or(started).max(started)))
     }
 }
 
 /// What Postfix calls its queue manager, in all of its releases.
-pub(super) const QUEUE_MANAGERS: [&str; 3] = ["qmgr", "nqmgr", "oqmgr"];
+const QUEUE_MANAGERS: [&str; 3] = ["qmgr", "nqmgr", "oqmgr"];
 
 /// One line of `/proc/PID/stat` (proc(5)).
 pub(super) struct Process {
@@ -193,6 +192,11 @@ impl Process {
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
         entries.filter_map(|entry| Self::read(entry.file_name().to_str()?.parse().ok()?))
+    }
+
+    /// Those that this master process has started: one, for a moment two or none.
+    pub(super) fn queue_managers_of(master: u32) -> impl Iterator<Item = Self> {
+        Self::all().filter(move |p| p.parent == master && QUEUE_MANAGERS.contains(&p.name.as_str()))
     }
 }
 

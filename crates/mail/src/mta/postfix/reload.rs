@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::process::{Process, QUEUE_MANAGERS};
+use super::process::Process;
 use super::settings::Settings;
 use super::survey::LOOKS;
 use super::tables::{LoginMaps, without_values};
@@ -137,8 +137,8 @@ impl Postfix {
     fn processes(&self, settings: &Settings) -> Result<Option<SeenProcesses>, Fault> {
         let Some((master, _)) = self.master(settings)? else { return Ok(None) };
         let stopped = Process::read(master).is_some_and(|process| process.is_stopped());
-        let of_master = Process::all().filter(|p| p.parent == master && QUEUE_MANAGERS.contains(&p.name.as_str()));
-        Ok(Some(SeenProcesses { master, stopped, managers: of_master.map(|p| (p.pid, p.started)).collect() }))
+        let managers = Process::queue_managers_of(master);
+        Ok(Some(SeenProcesses { master, stopped, managers: managers.map(|p| (p.pid, p.started)).collect() }))
     }
 
     /// Waits until Postfix has taken the reload. `edited`: what of its configuration was newer than what it had read.
