@@ -56,7 +56,7 @@ pub const ATTEMPT: Duration = Duration::from_secs(30);
 fn wants(kind: &ReceiverKind, report: &Report) -> bool {
     match report.outcome {
         ReportOutcome::Hello => kind.keeps() == Keeps::Latest,
-        _ => !(matches!(kind, ReceiverKind::Email { .. }) && is_alive(report)),
+        _ => !(kind.is_for_people() && is_alive(report)),
     }
 }
 

@@ -49,8 +49,8 @@
 //! | `looked`, `fetched`, `logged_in`, `put_in_place`, `refrained` | outcomes taken in: a look, the source's answer, logins, a change, what is left as it is |
 //! | `absorb` | which of these an outcome is for |
 //!
-//! Read from top to bottom: what decides or takes in uses those above it; what is durable and what a decision looks at use each
-//! other's types.
+//! Read from top to bottom. What takes in an outcome uses what decides; `decide` asks `commit`, `events` and `failures` for a word
+//! each; what is durable and what a decision looks at use each other's types.
 
 mod absorb;
 mod commit;
@@ -81,12 +81,12 @@ pub use drift::{left_changed, put_right, would_put_right};
 pub use events::{OLD_KEY, alive_due, conclude, hello};
 pub use facts::{
     Approve, Facts, HeldFacts, Inspection, News, ReadBackFacts, Reject, SignOfLife, SourceVersion, StagedFacts, Stamp,
-    Superseded, TargetFacts, Wake,
+    Superseded, TargetFacts, Wake, is_in_use,
 };
 pub use failures::backoff;
 pub use fetched::not_newer;
 pub use outbox::Outbox;
-pub use own_login::{OwnLoginTrials, OwnResult, Tried};
+pub use own_login::{OwnLoginTrials, OwnResult, REPLACE_REFUSED, Tried};
 pub use people::{left_to_people, waits_unconfirmed};
 pub use policy::{Policy, TargetPolicy};
 pub use relaykey_core::audit::{AuditFile, AuditHead};

@@ -161,7 +161,7 @@ fn each_name_once<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
 
 /// What a commit completes, in the word of the audit log.
 pub(super) fn what_was_done(facts: &Facts, stamp: &rollover::Stamp) -> RecordKind {
-    let same = facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id);
+    let same = rollover::is_in_use(facts);
     match stamp.outcome {
         rollover::Completion::Adopted => RecordKind::Adoption,
         rollover::Completion::Confirmed if same && facts.targets.iter().any(|t| t.swapped) => RecordKind::Heal,

@@ -72,7 +72,10 @@ pub fn doubts(config: &Config) -> Vec<FileWarning> {
             config::ReceiverKind::Exec { command, user, .. } => {
                 crate::report::exec::doubts(command, user).iter().map(config::Finding::from).collect()
             }
-            kind => kind.aws().map(aws).unwrap_or_default(),
+            config::ReceiverKind::ParameterStore { aws: of_it, .. }
+            | config::ReceiverKind::DynamoDb { aws: of_it, .. } => aws(of_it),
+            config::ReceiverKind::Email { via: config::MailVia::Ses(of_it), .. } => aws(of_it),
+            config::ReceiverKind::Email { via: config::MailVia::Server { .. }, .. } => Vec::new(),
         };
         add(None, &format!("report {}", receiver.name), findings);
     }

@@ -1,6 +1,7 @@
 //! The credential as the source gives it: whether it has to be fetched at all, what of it may be shown, and whether it is the
 //! version that it is taken for.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -19,6 +20,8 @@ use crate::source::{EarlierVersions, Fetched};
 #[derive(Default)]
 pub(super) struct FetchedCredential {
     last: Mutex<Option<Fetched>>,
+    /// Its logins, made once for each target.
+    logins: Mutex<BTreeMap<String, Logins>>,
     /// On a host without state: which earlier versions the source has, once it was asked.
     named: OnceCell<EarlierVersions>,
 }
@@ -26,6 +29,26 @@ pub(super) struct FetchedCredential {
 impl FetchedCredential {
     pub(super) fn get(&self) -> MutexGuard<'_, Option<Fetched>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In the place of what was fetched before.
+    pub(super) fn keep(&self, fetched: Option<Fetched>) {
+        *self.get() = fetched;
+        self.logins().clear();
+    }
+
+    fn logins(&self) -> MutexGuard<'_, BTreeMap<String, Logins>> {
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`logins_for`], made once.
+    pub(super) fn logins_for(&self, target: &config::Target) -> Result<Logins, Failure> {
+        if let Some(made) = self.logins().get(&target.name) {
+            return Ok(made.clone());
+        }
+        let made = logins_for(&self.get(), target)?;
+        self.logins().insert(target.name.clone(), made.clone());
+        Ok(made)
     }
 }
 
@@ -67,7 +90,7 @@ pub(super) async fn look(
     source: &OpenedSource,
     fetched: &FetchedCredential,
 ) -> Result<SourceVersion, Failure> {
-    *fetched.get() = None;
+    fetched.keep(None);
     let state = &facts.state;
     let source = source.as_ref().map_err(|e| e.clone().at(Timestamp::now()))?;
     if let (Some(applied), Some(identity)) = (&state.applied, &state.source) {
@@ -93,7 +116,7 @@ pub(super) async fn look(
     let new = source.fetch().await.map_err(|e| e.at(Timestamp::now()))?;
     in_order(&new, Some(state), in_use(facts)).map_err(|e| e.at(Timestamp::now()))?;
     let found = without_secret(&new, Some(state), Timestamp::now());
-    *fetched.get() = Some(new);
+    fetched.keep(Some(new));
     Ok(found)
 }
 
@@ -105,7 +128,7 @@ pub(super) async fn have(facts: &Facts, source: &OpenedSource, fetched: &Fetched
     if fetched.get().as_ref().is_some_and(is_it) {
         return Ok(());
     }
-    *fetched.get() = None;
+    fetched.keep(None);
     let source = source.as_ref().map_err(|e| e.clone().at(Timestamp::now()))?;
     let new = source.fetch().await.map_err(|e| e.at(Timestamp::now()))?;
     if !is_it(&new) {
@@ -118,7 +141,7 @@ pub(super) async fn have(facts: &Facts, source: &OpenedSource, fetched: &Fetched
         .at(Timestamp::now()));
     }
     in_order(&new, Some(&facts.state), in_use(facts)).map_err(|e| e.at(Timestamp::now()))?;
-    *fetched.get() = Some(new);
+    fetched.keep(Some(new));
     Ok(())
 }
 

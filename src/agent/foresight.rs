@@ -235,7 +235,7 @@ pub async fn obstacles(
     }
     // Of what somebody else has changed since it was read.
     for (index, target) in credential.targets.iter().enumerate() {
-        let found = facts.targets[index].inspected.as_ref().and_then(|found| found.live_id.as_ref());
+        let found = facts.targets[index].inspected.as_ref().and_then(|found| found.holds.as_ref());
         let unread =
             targets[index].as_ref().is_some_and(|seen| seen.unread.is_some()) && holds_confirmed(&facts, target, found);
         let is_told = reloads_ahead.iter().any(|(ahead, _)| *ahead == index);

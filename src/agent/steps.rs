@@ -54,14 +54,14 @@ impl Agent {
             Step::FetchApplied => match applied(facts, source).await {
                 Ok(again) => {
                     let found = without_secret(&again, Some(&facts.state), Timestamp::now());
-                    *fetched.get() = Some(again);
+                    fetched.keep(Some(again));
                     Outcome::Fetched(found)
                 }
                 Err(failure) => Outcome::Failed(failure),
             },
             Step::Verify { target } => {
                 let (index, target) = (*target, &credential.targets[*target]);
-                match have(facts, source, fetched).await.and_then(|()| logins_for(&fetched.get(), target)) {
+                match have(facts, source, fetched).await.and_then(|()| fetched.logins_for(target)) {
                     Ok(logins) => match self.fits(facts, credential, target, logins.default_login()).await {
                         Ok(()) => self.verify(facts, index, target, &logins).await,
                         Err(failure) => Outcome::Failed(failure),
@@ -72,7 +72,7 @@ impl Agent {
             Step::VerifyApplied { target } => self.verify_applied(facts, credential, source, *target).await,
             Step::Probe { target: index } => {
                 let target = &credential.targets[*index];
-                let logins = have(facts, source, fetched).await.and_then(|()| logins_for(&fetched.get(), target));
+                let logins = have(facts, source, fetched).await.and_then(|()| fetched.logins_for(target));
                 match (logins, &credential.probe) {
                     (Ok(logins), Some(probe)) => self.probe_everywhere(facts, *index, target, &logins, probe).await,
                     (Ok(_), None) => Outcome::Probed,
@@ -179,14 +179,14 @@ impl Agent {
         let logins = match step {
             // What is at hand may be the version that was put back before this one goes on.
             Step::Prepare { .. } | Step::Preview { .. } => {
-                match have(facts, source, fetched).await.and_then(|()| logins_for(&fetched.get(), target)) {
+                match have(facts, source, fetched).await.and_then(|()| fetched.logins_for(target)) {
                     Ok(logins) => Some(logins),
                     Err(failure) => return Done::Outcome(Box::new(Outcome::Failed(failure))),
                 }
             }
             _ => None,
         };
-        let shown = logins.clone().filter(|_| matches!(step, Step::Preview { .. }));
+        let shown = matches!(step, Step::Preview { .. }).then(|| logins.clone()).flatten();
         let request = match (step, logins) {
             (Step::Inspect { .. }, _) => Request::Inspect { target: id, ours },
             (Step::Preview { .. }, Some(logins)) => Request::Preview { target: id, ours, logins },
@@ -307,13 +307,13 @@ pub(super) fn outcome_of(reply: Reply, step: &Step, target: &config::Target, fac
                     usernames.push(username);
                 }
             }
-            let live_id = seen.holds;
+            let holds = seen.holds;
             // What is not in place is seen to otherwise, and then read.
-            let holds_it = holds_confirmed(facts, target, live_id.as_ref()) && seen.swapped.is_none();
+            let holds_it = holds_confirmed(facts, target, holds.as_ref()) && seen.swapped.is_none();
             let unread = seen.unread.filter(|_| holds_it && !facts.wake.dry_run);
             let (to_reload, left) = if target.reload.is_ours() { (unread, None) } else { (None, unread) };
             Outcome::Inspected(rollover::Inspection {
-                live_id,
+                holds,
                 username: seen.username,
                 first_live_id,
                 in_use: seen.live_id,

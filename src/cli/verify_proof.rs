@@ -358,13 +358,14 @@ fn evidence(mut report: Report) -> Result<(Report, Option<Within>), String> {
         && report.targets.is_empty()
         && let Some(latest) = report.latest.take()
     {
-        let of = |r: &Report| (r.host_id.clone(), r.host.clone(), r.credential.clone());
-        let (outer, inside) = (of(&report), of(&latest));
-        if outer != inside {
+        if !latest.is_of_same(&report) {
+            let of =
+                |r: &Report| format!("of host {:?} (host id {:?}), credential {:?}", r.host, r.host_id, r.credential);
             return Err(format!(
-                "the report {:?} is of host {:?} (host id {:?}), credential {:?}, and the report in it of host {:?} (host id \
-                 {:?}), credential {:?}: relaykey made no such document",
-                report.id, outer.1, outer.0, outer.2, inside.1, inside.0, inside.2
+                "the report {:?} is {}, and the report in it {}: it says nothing of the former",
+                report.id,
+                of(&report),
+                of(&latest)
             ));
         }
         within.get_or_insert_with(|| {

@@ -177,6 +177,29 @@ impl ReceiverKind {
             ReceiverKind::Webhook { .. } | ReceiverKind::Email { .. } | ReceiverKind::Exec { .. } => Keeps::Every,
         }
     }
+
+    /// Is it a person who reads what it gets, and not a program?
+    pub fn is_for_people(&self) -> bool {
+        match self {
+            ReceiverKind::Email { .. } => true,
+            ReceiverKind::ParameterStore { .. }
+            | ReceiverKind::DynamoDb { .. }
+            | ReceiverKind::Webhook { .. }
+            | ReceiverKind::Exec { .. } => false,
+        }
+    }
+
+    /// Does it need this host's mail server to get out? Which way that would send the message is not looked at: it may change
+    /// any day, and nobody would think of this then.
+    pub fn rides_on_this_host(&self) -> bool {
+        match self {
+            ReceiverKind::Email { via, .. } => matches!(via, MailVia::Server { .. }),
+            ReceiverKind::ParameterStore { .. }
+            | ReceiverKind::DynamoDb { .. }
+            | ReceiverKind::Webhook { .. }
+            | ReceiverKind::Exec { .. } => false,
+        }
+    }
 }
 
 /// What a receiver keeps of the reports about one credential on one host.

@@ -17,7 +17,7 @@ use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::report::{self, Attempt, Deliveries};
-use crate::rollover::{Outcome, OwnResult, Rejected, ReportOutcome, State, Step, Wake};
+use crate::rollover::{Outcome, OwnResult, REPLACE_REFUSED, Rejected, ReportOutcome, State, Step, Wake};
 use crate::service::log::{self, Matter};
 use crate::state::HostIdentity;
 use crate::status::{Counters, Notice, Woken, own_login_words};
@@ -489,9 +489,7 @@ impl CredentialTask {
                 OwnResult::Accepted => {
                     format!("nothing, if mail goes out; else see which login it uses: {}", relaykey("check"))
                 }
-                OwnResult::Refused { .. } if proved => {
-                    "activate the key again, or publish a valid one at the source".to_owned()
-                }
+                OwnResult::Refused { .. } if proved => REPLACE_REFUSED.to_owned(),
                 OwnResult::Refused { .. } => {
                     "nothing yet: one refusal proves nothing, and it is tried once more".to_owned()
                 }

@@ -303,7 +303,7 @@ fn needs_work(facts: &Facts, index: usize, applied: bool) -> bool {
     }
     let Some(found) = &t.inspected else { return true };
     let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
-    found.swapped.is_some() || expected.is_none() || found.live_id.as_ref() != expected
+    found.swapped.is_some() || expected.is_none() || found.holds.as_ref() != expected
 }
 
 /// Does somebody have a confirmation of this host that says something else of its login tables than they hold now? Whoever is

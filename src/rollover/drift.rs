@@ -60,7 +60,7 @@ pub(super) fn left_to_others(facts: &Facts, policy: &Policy, now: Timestamp) -> 
 pub(super) fn drifted(facts: &Facts, index: usize) -> bool {
     let t = &facts.targets[index];
     let expected = facts.state.targets.get(&t.name).and_then(|s| s.live_id.as_ref());
-    t.inspected.as_ref().is_some_and(|found| found.swapped.is_none() && found.live_id.as_ref() != expected)
+    t.inspected.as_ref().is_some_and(|found| found.swapped.is_none() && found.holds.as_ref() != expected)
         && expected.is_some()
 }
 

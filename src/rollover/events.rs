@@ -183,7 +183,7 @@ pub(super) fn attest_due(facts: &Facts, now: Timestamp) -> Option<(usize, SignOf
         let is_it = |found: &Option<String>| found.is_some() && *found == state.live_id;
         let read = seen.reload_owed.is_none() && seen.unread.is_none() && seen.swapped.is_none();
         let runs = seen.mail_server.is_some_and(|found| found != MailServer::Stopped);
-        (is_it(&seen.in_use) && is_it(&seen.live_id) && read && runs && t.is_untouched() && of_report(&t.name))
+        (is_it(&seen.in_use) && is_it(&seen.holds) && read && runs && t.is_untouched() && of_report(&t.name))
             .then_some(())
     };
     if !plain || !due || !stands || told || !facts.targets.iter().all(|t| holds(t).is_some()) {

@@ -1,5 +1,5 @@
 //! Everything a decision looks at: the durable state, what woke the machine, and what this wake has found out. What outcomes
-//! bring is taken in by `absorb`; nothing else writes here.
+//! bring is taken in by `absorb`; `agent` writes what it has made durable, and the name under which an endpoint took a login.
 
 use jiff::{SignedDuration, Timestamp};
 use relaykey_core::report::{Evidence, MailServer, ReportError, ReportOutcome, ReportTable, StillHeld, Waiting};
@@ -226,7 +226,7 @@ impl TargetFacts {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Inspection {
     /// The one live id under every key of ours, in text and compiled map; `None`: none, or they differ.
-    pub live_id: Option<String>,
+    pub holds: Option<String>,
     /// The user name under the first live key, for comparisons alone: it may be one that is not to be shown.
     pub username: Option<String>,
     /// The live id under the first live key.
@@ -268,7 +268,7 @@ impl Inspection {
     /// name? Then nobody has changed a login, and what was confirmed says nothing of the others.
     pub(super) fn is_of_other_endpoints(&self, confirmed: &TargetState, username: &str) -> bool {
         self.endpoints_beside_default() != confirmed.endpoints
-            && self.live_id.is_some()
+            && self.holds.is_some()
             && self.username.as_deref() == Some(username)
     }
 
@@ -608,7 +608,7 @@ impl Facts {
         Inspection {
             first_live_id: live_id.clone(),
             in_use: live_id.clone(),
-            live_id,
+            holds: live_id,
             usernames: username.clone().into_iter().collect(),
             username,
             swapped: None,
@@ -647,9 +647,11 @@ pub(super) fn uses_applied(facts: &Facts, index: usize) -> bool {
     }
 }
 
-/// Is it the applied version that the source gives?
-pub(super) fn is_in_use(facts: &Facts) -> bool {
-    facts.state.applied.as_ref().map(|a| &a.id) == facts.fetched.as_ref().map(|f| &f.id)
+/// Is it the applied version that the source gives? Another source's of the same number is another one.
+pub fn is_in_use(facts: &Facts) -> bool {
+    let (applied, found) = (facts.state.applied.as_ref(), facts.fetched.as_ref());
+    let is_of_source = |found: &SourceVersion| facts.state.source.as_ref().is_none_or(|s| *s == found.identity);
+    applied.map(|a| &a.id) == found.map(|f| &f.id) && found.is_none_or(is_of_source)
 }
 
 /// Is this target one that a person changes, at least in this wake?

@@ -17,8 +17,7 @@ pub(super) const LOOKED_UP: SignedDuration = SignedDuration::from_hours(1);
 /// A look at a target gave this.
 pub(super) fn inspected(facts: &mut Facts, index: usize, found: Inspection, now: Timestamp) {
     // A heal that was killed put back what was confirmed: that is no version without a confirmation.
-    let applied = facts.state.applied.as_ref().map(|applied| (&applied.id, facts.state.source.as_ref()));
-    let of_applied = found.swapped.as_ref().is_some_and(|s| Some((&s.id, s.source.as_ref())) == applied);
+    let of_applied = facts.is_of_applied(&found);
     let asked = facts.wake.asked;
     let username = facts.state.applied.as_ref().map(|applied| applied.username.clone());
     let state = facts.target_state(index);
@@ -34,7 +33,7 @@ pub(super) fn inspected(facts: &mut Facts, index: usize, found: Inspection, now:
     if starts && runs && state.retry.failure.as_ref().is_some_and(of_that) {
         state.retry.next = None;
     }
-    let holds_it = state.live_id.is_some() && found.live_id == state.live_id && found.swapped.is_none();
+    let holds_it = state.live_id.is_some() && found.holds == state.live_id && found.swapped.is_none();
     if holds_it && state.retry.failure.as_ref().is_some_and(|f| f.class == Class::Drift) {
         state.retry = Retry::default();
     }

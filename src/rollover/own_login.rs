@@ -154,10 +154,13 @@ pub(super) fn refusal(state: &State) -> Option<(Timestamp, ReportError)> {
     };
     let (endpoint, key) = (&last.endpoint, &applied.username);
     let what = format!("{endpoint} refuses the key in use, {key}, since {}{said}", rfc3339(since));
-    let fix = "activate the key again, or publish a valid one at the source".to_owned();
+    let fix = REPLACE_REFUSED.to_owned();
     let words = format!("{what}. To do: {fix}");
     Some((since, ReportError { what: Some(what), fix: Some(fix), ..ReportError::new(Class::AppliedRefused, words) }))
 }
+
+/// What to do about a key in use that is refused.
+pub const REPLACE_REFUSED: &str = "activate the key again, or publish a valid one at the source";
 
 /// Which setting lets a held version go where the applied one is refused, and by what that was proved.
 pub(super) fn died(state: &State, own: &OwnLoginTrials) -> Option<String> {

@@ -142,7 +142,7 @@ fn uses(n: i64) -> InUse {
 
 fn holds(n: i64) -> Inspection {
     Inspection {
-        live_id: Some(format!("live{n}")),
+        holds: Some(format!("live{n}")),
         username: Some(format!("AKIA{n}")),
         first_live_id: Some(format!("live{n}")),
         in_use: Some(format!("live{n}")),
@@ -352,7 +352,7 @@ fn where_mail_goes_to_more_endpoints_nobody_has_changed_a_login() {
         let policy = policy(1);
         let mut facts = Facts::new(applied(&policy, 1), &policy, Wake::default(), false);
         let more = Inspection {
-            live_id: Some("of both".into()),
+            holds: Some("of both".into()),
             in_use: Some("of both".into()),
             username: Some(username.into()),
             usernames: vec![username.into()],

@@ -9,7 +9,7 @@ use super::{
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::relaykey;
-use crate::rollover::{Holds, OLD_KEY, OwnResult, Tried, rfc3339, whole_seconds};
+use crate::rollover::{Holds, OLD_KEY, OwnResult, REPLACE_REFUSED, Tried, rfc3339, whole_seconds};
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
 const CLONE_NEWS: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -413,7 +413,7 @@ pub fn instead_of_the_refused(credential: &str, waits: Option<&str>) -> String {
             "put the new key into use: `{}`; or activate the old one again",
             relaykey(format_args!("approve {credential} --version {version}"))
         ),
-        None => "activate the key again, or publish a valid one at the source".to_owned(),
+        None => REPLACE_REFUSED.to_owned(),
     }
 }
 

@@ -206,7 +206,8 @@ impl Mta for Several {
                     let is_live_key = self.is_live_key(n, &entry.key);
                     let (key, line, table) = (entry.key.to_string(), Some(entry.line), id.clone());
                     let endpoint = self.endpoint_of(&key);
-                    entries.push(OwnEntry { key, table, line, text, live, is_live_key, endpoint });
+                    let file = login_table.path.clone();
+                    entries.push(OwnEntry { key, table, file, line, text, live, is_live_key, endpoint });
                 } else if ours.earlier.iter().any(|earlier| earlier == user) {
                     let (key, username) = (entry.key.to_string(), Some(user.to_owned()));
                     left_out.push(LeftOut { key, username, own: None, was_found: false });

@@ -1,5 +1,5 @@
 //! What a person is told to do, as values: every renderer (e-mail, page, `status`, JSON, log) makes its own sentence of
-//! them, and nobody has to find a command in a sentence. Pure.
+//! them, and nobody has to find a command in a sentence. Pure, but for the configuration file that is named, said once at the start.
 
 use std::fmt;
 use std::sync::OnceLock;

@@ -136,9 +136,15 @@ pub struct Report {
 }
 
 impl Report {
-    /// Itself, the one inside it, and so on to the innermost.
+    /// Itself, the one inside it, and so on to the innermost of the same installation and credential: what another one
+    /// confirmed says nothing of this one. A host may have been given another name in between.
     pub fn chain(&self) -> impl Iterator<Item = &Self> {
-        std::iter::successors(Some(self), |report| report.latest.as_deref())
+        std::iter::successors(Some(self), |report| report.latest.as_deref().filter(|inside| inside.is_of_same(report)))
+    }
+
+    /// Is it about the same installation and credential as another one?
+    pub fn is_of_same(&self, other: &Self) -> bool {
+        (&self.host_id, &self.credential) == (&other.host_id, &other.credential)
     }
 
     /// What the proof of one of its targets is made over: whoever makes one and whoever checks one asks here. Of v2 also its

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::Findings;
 use crate::agent;
 use crate::aws;
-use crate::config::{self, Config, MailVia, ReceiverKind, Severity};
+use crate::config::{self, Config, Severity};
 use crate::control::{self, ControlError};
 use crate::health::{self, ListenError};
 use crate::report::{Receivers, Whose};
@@ -90,19 +90,13 @@ pub(super) fn who_hears(config: &Config, findings: &mut Findings) {
             let what = format!("no [[report]] takes reports of this credential: {nobody}");
             let fix = format!("add {:?} to the `credentials` of a [[report]], or remove that line", credential.name);
             findings.say(Severity::Note, name, "reports", what, fix);
-        } else if takers.iter().all(|r| rides_on_this_host(r)) {
+        } else if takers.iter().all(|r| r.kind.rides_on_this_host()) {
             let only = if takers.len() == 1 { "the only report rides" } else { "all reports ride" };
             let what = format!("{only} on the relay that it reports about: when that fails, nobody hears of it");
             let fix = "add a [[report]] of another type, or one with server = \"ses\"".into();
             findings.say(Severity::Warning, name, "reports", what, fix);
         }
     }
-}
-
-/// Does it need this host's mail server to get out? Which way that would send the message is not looked at: it may change
-/// any day, and nobody would think of this then.
-fn rides_on_this_host(receiver: &config::ReceiverConfig) -> bool {
-    matches!(receiver.kind, ReceiverKind::Email { via: MailVia::Server { .. }, .. })
 }
 
 /// Would reports arrive? All are asked at the same time, each for as long as an attempt may take.

@@ -106,7 +106,7 @@ pub(super) fn targets(
                 held::other_keys(&credential.name, &about, ours, &seen, findings);
                 for finding in seen.findings {
                     // Where a person changes the table, it is part of the change until that is done.
-                    let is_of = |e: &&LiveEntry| e.is_live_key && e.line.is_some() && e.line == finding.line;
+                    let is_of = |e: &&LiveEntry| e.is_live_key && is_about(&finding, e);
                     let entry = seen.entries.iter().find(is_of).filter(|_| target.write);
                     match entry {
                         Some(entry) if finding.severity != Severity::Error && !is_ours(ours, entry) => {
@@ -185,8 +185,12 @@ pub(super) fn targets(
 
 /// Does anything keep relaykey from putting a login in the place of an entry that holds none?
 fn stands_in_the_way(entry: &LiveEntry, findings: &[Finding]) -> bool {
-    let is_of_it = |finding: &Finding| finding.line.is_some() && finding.line == entry.line;
-    findings.iter().any(|f| f.severity == Severity::Error || f.severity == Severity::Warning && is_of_it(f))
+    findings.iter().any(|f| f.severity == Severity::Error || f.severity == Severity::Warning && is_about(f, entry))
+}
+
+/// Is it said of the line of this entry?
+fn is_about(finding: &Finding, entry: &LiveEntry) -> bool {
+    finding.line.is_some() && (finding.file.as_ref(), finding.line) == (Some(&entry.file), entry.line)
 }
 
 fn is_ours(ours: &Ours, entry: &LiveEntry) -> bool {

@@ -166,7 +166,7 @@ fn a_change_by_hand_that_is_under_way_takes_nothing_back() {
         let mut state = applied(&policy, 1);
         state.report = Some(report(1));
         let mut facts = Facts::new(state, &policy, Wake::default(), false);
-        let half = Inspection { live_id: None, in_use: Some(in_use.into()), ..holds(1) };
+        let half = Inspection { holds: None, in_use: Some(in_use.into()), ..holds(1) };
         let mut go = good(found(2, 0), half, false);
         drive(&mut facts, &policy, at(0), |step| match step {
             Step::Preview { .. } => {

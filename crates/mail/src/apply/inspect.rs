@@ -378,6 +378,7 @@ pub(super) fn live_entries(view: &View, key: &LiveIdKey) -> Vec<LiveEntry> {
     let entry = |entry: &OwnEntry| LiveEntry {
         key: shown::key(&entry.key).into_owned(),
         map: entry.table.to_string(),
+        file: entry.file.clone(),
         line: entry.line,
         username: entry.live.as_ref().map(|login| login.username.clone()),
         live_id: entry.live.as_ref().map(|login| key.live_id(login)),

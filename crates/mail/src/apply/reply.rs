@@ -1,4 +1,5 @@
-//! What the server answers. No secret is in it: key ids, live ids, proofs and findings.
+//! What the server answers. No password is in it: user names, live ids, proofs and findings. A user name may be a password that
+//! somebody wrote in its place: whoever shows one asks first whether it may be shown.
 
 use std::path::PathBuf;
 
@@ -106,6 +107,9 @@ pub struct LiveEntry {
     pub key: String,
     /// `type:path` of the table.
     pub map: String,
+    /// Its text.
+    #[serde(skip)]
+    pub file: PathBuf,
     /// 1-based line in the text, where it stands there.
     pub line: Option<usize>,
     /// User name of the login that the mail server finds under it.

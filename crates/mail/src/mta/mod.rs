@@ -28,8 +28,8 @@ pub use by_hand::ByHand;
 pub use key_ids::KeyIds;
 pub use logins::Logins;
 
-/// The next hops that lead to our endpoint, and what we believe about the logins in use: what decides which entries
-/// are ours.
+/// What is known of this credential's logins, those in use and those before: by it, and by where mail goes, is decided which
+/// entries are ours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ours {
     /// User name (access key id) of the applied version, from state. `None` without state: then it is the user name
@@ -345,6 +345,8 @@ pub struct OwnEntry {
     pub key: String,
     /// The table it stands in.
     pub table: TableId,
+    /// Its text.
+    pub file: PathBuf,
     /// 1-based line in the text, where it stands there.
     pub line: Option<usize>,
     /// What the text holds under it. `None`: no such entry, or not `USER:PASSWORD`.
@@ -537,8 +539,8 @@ impl std::fmt::Debug for Content {
 }
 
 /// One mail server's side of a rollover. `apply` drives it; each call looks at what is there now. What is kept from one
-/// call to the next is what was read of files that have not changed since, and no secret; [`Mta::inspect`] asks for the
-/// settings anew.
+/// call to the next is what was read of files that have not changed since: settings, in which a login may stand, and of tables no
+/// login; [`Mta::inspect`] asks for the settings anew.
 pub trait Mta: Send {
     /// Reads the running configuration and the live tables. Changes nothing.
     fn inspect(&self, ours: &Ours) -> Result<View, Fault>;

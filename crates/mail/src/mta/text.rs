@@ -41,7 +41,7 @@ struct TextSurvey {
 }
 
 impl Text {
-    /// The text at `path`, for the next hop that `smtp` names. Nothing is looked at yet.
+    /// The text at `path`, for the next hop that `relay` names. Nothing is looked at yet.
     pub fn new(path: &Path, relay: &Relay) -> Self {
         let keys = [relay.endpoint.clone(), format!("[{}]:{}", relay.endpoint, relay.port)];
         Self { path: path.to_owned(), keys }
@@ -116,6 +116,7 @@ impl Mta for Text {
             OwnEntry {
                 key: entry.key.to_string(),
                 table: id.clone(),
+                file: survey.path.clone(),
                 line: Some(entry.line),
                 text: entry.login(),
                 // The first of several equal keys is the one that is found.
@@ -127,6 +128,7 @@ impl Mta for Text {
         let missing = self.missing(&survey).map(|key| OwnEntry {
             key: key.clone(),
             table: id.clone(),
+            file: survey.path.clone(),
             line: None,
             text: None,
             live: None,

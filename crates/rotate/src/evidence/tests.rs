@@ -170,6 +170,24 @@ fn a_host_that_reports_the_old_key_in_use_keeps_it() {
 }
 
 #[test]
+fn what_another_host_confirmed_proves_nothing_of_the_one_that_carries_it() {
+    let of_another = confirmed("mx1", 5, PASSWORD);
+    for outcome in [ReportOutcome::Alive, ReportOutcome::Failed, ReportOutcome::Hello, ReportOutcome::PendingApproval] {
+        let carrier = |report: Report| Report { host: "mx2".into(), host_id: "id-mx2".into(), ..report };
+        let host = judged(carrier(then(&of_another, outcome)));
+        assert_eq!((host.name.as_str(), host.standing.is_some()), ("mx2", false), "{outcome:?}");
+        // Also further in, and of another credential.
+        let own = carrier(then(&of_another, outcome));
+        assert!(judged(then(&own, ReportOutcome::Alive)).standing.is_none(), "{outcome:?}");
+        let of_credential = Report { credential: "other".into(), ..then(&of_another, outcome) };
+        assert!(judged(of_credential).standing.is_none(), "{outcome:?}");
+    }
+    // One that has been given another name since then is the same host.
+    let renamed = Report { host: "mx9".into(), ..then(&of_another, ReportOutcome::Alive) };
+    assert_eq!(verdict_of(judged(renamed)), TRUE);
+}
+
+#[test]
 fn every_target_has_to_be_proved() {
     let mut report = confirmed("mx1", 5, PASSWORD);
     let second = ReportTarget { name: "second".into(), proof: None, ..report.targets[0].clone() };

@@ -99,7 +99,7 @@ pub struct Postfix {
 }
 
 impl Postfix {
-    /// `smtp` says which next hops are ours, `keys` (where given) which lookup keys exactly are, and `reload` how a
+    /// `relay` says which next hops are ours, `keys` (where given) which lookup keys exactly are, and `reload` how a
     /// reload is done: an argv array runs instead of `postfix reload`. Nothing is looked at yet.
     pub fn new(config_dir: &Path, relay: &Relay, keys: Option<Vec<String>>, reload: &Reload) -> Self {
         Self {
@@ -184,6 +184,7 @@ impl Mta for Postfix {
         let in_text = |table: &TableSurvey, owned: &Owned| OwnEntry {
             key: owned.key.clone(),
             table: table.store.id(),
+            file: table.store.text.clone(),
             line: Some(owned.line).filter(|line| *line > 0),
             text: owned.text.clone(),
             live: table.live.get(&owned.key).cloned(),
@@ -193,6 +194,7 @@ impl Mta for Postfix {
         let absent = |table: &TableSurvey, key: &String| OwnEntry {
             key: key.clone(),
             table: table.store.id(),
+            file: table.store.text.clone(),
             line: None,
             text: None,
             live: table.live.get(key).cloned(),

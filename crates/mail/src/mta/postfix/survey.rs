@@ -26,7 +26,7 @@ use crate::mta::{KeyIds, Logins, Ours, Relay, TableId, WantedKey, shown, table};
 /// How often a table is looked at again because somebody wrote to it meanwhile.
 pub(super) const LOOKS: usize = 3;
 
-/// What was found in texts that have not changed since. Holds no login: those are read again, each from its place.
+/// What was found in texts that have not changed since. Holds no login of a table: those are read again, each from its place.
 pub(super) struct Found {
     texts: Vec<(PathBuf, host::FileId)>,
     asked: Asked,
