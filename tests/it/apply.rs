@@ -563,6 +563,26 @@ fn two_targets_in_one_directory_do_not_lock_each_other_out() {
     assert_eq!(fs::read(&second).unwrap(), fs::read(lab.table()).unwrap());
 }
 
+#[test]
+fn what_another_target_of_one_table_has_just_put_there_is_expected() {
+    let mut lab = Lab::text(&line(KEY, &login("AKIAOLD")));
+    let mut target = lab.config.credentials[0].targets[0].clone();
+    target.name = "second".into();
+    lab.config.credentials[0].targets.push(target);
+    lab.restart();
+    let new = login("AKIANEW");
+    let expect = lab.inspect().expect();
+    lab.prepare(&new).unwrap();
+    lab.swap().unwrap();
+    lab.id.target = "second".into();
+    // It was looked at before the first one renamed.
+    let prepared = lab.prepare_expecting(expect, &new).unwrap();
+    assert!(prepared.nothing_to_write, "{prepared:?}");
+    lab.swap().unwrap();
+    assert!(lab.read_back().matches);
+    lab.commit();
+}
+
 /// A mail server that does not run reads what is there when it is started: nothing is owed to it where nothing was swapped.
 #[test]
 fn where_nothing_was_swapped_no_reload_is_owed_to_a_mail_server_that_does_not_run() {

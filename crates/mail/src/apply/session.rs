@@ -46,7 +46,12 @@ impl Target {
             Some(login) => Some(self.shared.with_key(|key| key.live_id(login))?),
             None => None,
         };
-        if found.as_deref() != expect {
+        // Another target of this credential, which shares the table, may have put it there since.
+        let is_there_already = match &found {
+            Some(found) => self.live_ids_of(&logins)?.contains(found),
+            None => false,
+        };
+        if found.as_deref() != expect && !is_there_already {
             return Err(Fault::new(
                 Class::ChangedUnderneath,
                 "the login in use is no longer the one that was there before: somebody else changed it",
@@ -114,6 +119,11 @@ impl Target {
             regional.clear();
         }
         Ok((ours, regional))
+    }
+
+    /// The live id of each login.
+    fn live_ids_of(&self, logins: &Logins) -> Result<BTreeSet<String>, Fault> {
+        logins.each().map(|(_, login)| self.shared.with_key(|key| key.live_id(login))).collect()
     }
 
     /// Of the logins of an access key id: what tells them from those of other regions.
