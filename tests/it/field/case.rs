@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::verdict::IN_PART;
-
 /// All of them.
 pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/field")
@@ -36,8 +34,7 @@ pub struct Case {
     pub prev: bool,
     /// `iam`: the source holds the IAM key, and the password is derived.
     pub payload: String,
-    /// `refuse`: it is right to refuse by name, and better to move. `refuse-one-target`: so it is for one of several targets,
-    /// while another one moves.
+    /// `refuse`: it is right to refuse by name, and better to move.
     pub sync: String,
     /// What the findings of `check` have to contain: extended regular expressions.
     pub check_names: Vec<String>,
@@ -142,7 +139,7 @@ impl Case {
 
     /// May it be refused, by name?
     pub fn may_refuse(&self) -> bool {
-        ["refuse", IN_PART].contains(&self.sync.as_str()) || self.broken
+        self.sync == "refuse" || self.broken
     }
 
     /// A file of the folder, if it is there.

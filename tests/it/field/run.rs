@@ -20,7 +20,7 @@ use crate::lab::relaykey::{self as lab, Key, Program, Ran};
 use super::case::{Case, Words};
 use super::network::{Arrival, Network, hand_over};
 use super::random;
-use super::verdict::{Facts, IN_PART, Names, Verdict, as_found, changed_keys, foreign_lines, is_as_described, judge};
+use super::verdict::{Facts, Names, Verdict, as_found, changed_keys, foreign_lines, is_as_described, judge};
 
 /// The longest that a message may take, retries included.
 const DELIVERY: Duration = Duration::from_secs(120);
@@ -132,8 +132,6 @@ fn run_case(
         if !reports.values().any(|r| names_in(r, &names.prev)) {
             world.dies(&world.keys.prev);
         }
-        facts.foreign_changed = world.foreign_changes(&at_first);
-    } else if case.sync == IN_PART {
         facts.foreign_changed = world.foreign_changes(&at_first);
     } else {
         facts.changed =

@@ -6,9 +6,6 @@ use std::fmt;
 use super::case::{Case, Whose};
 use super::network::Arrival;
 
-/// Of `sync` in a case: of several targets, one is refused.
-pub const IN_PART: &str = "refuse-one-target";
-
 /// From the worst to the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
@@ -22,8 +19,6 @@ pub enum Verdict {
     RefusedWithoutNeed,
     /// By name, and nothing changed.
     Refused,
-    /// Of several targets one is refused by name and another one moves, as if it were alone; the old key stays.
-    RefusedInPart,
     /// It was broken before and still is: `check` says why.
     Named,
     /// Confirmed, and the report names the old key as one that this host still uses, so that it stays.
@@ -38,7 +33,6 @@ const WORDS: &[(Verdict, &str)] = &[
     (Verdict::FalseWord, "false-word"),
     (Verdict::RefusedWithoutNeed, "refused-without-need"),
     (Verdict::Refused, "refused"),
-    (Verdict::RefusedInPart, "refused-in-part"),
     (Verdict::Named, "named"),
     (Verdict::Told, "told"),
     (Verdict::Moved, "moved"),
@@ -167,7 +161,7 @@ pub fn judge(case: &Case, names: &Names, facts: &Facts) -> (Verdict, String) {
         return (Verdict::FalseWord, format!("advice that does harm: {command}"));
     }
     if !facts.confirmed {
-        return if case.sync == IN_PART { judge_part(case, names, facts) } else { judge_refusal(case, facts) };
+        return judge_refusal(case, facts);
     }
     let astray = |i: &usize| !arrives(case, names, *i, facts.after[*i].as_ref(), true);
     let astray: Vec<_> = flows().filter(astray).collect();
@@ -211,37 +205,11 @@ fn judge_refusal(case: &Case, facts: &Facts) -> (Verdict, String) {
     if facts.sync_exit == 0 {
         return (Verdict::FalseWord, "sync ends well, and no report says that the new key is in use".into());
     }
-    match lacking(facts) {
-        Some(wrong) => wrong,
-        None => (Verdict::Refused, "by name, and nothing changed".into()),
-    }
-}
-
-/// Words that have to be there where something is refused.
-fn lacking(facts: &Facts) -> Option<(Verdict, String)> {
     let lacks = [&facts.check_lacks[..], &facts.refusal_lacks[..]].concat();
-    (!lacks.is_empty()).then(|| (Verdict::FalseWord, format!("refused, and nothing says {lacks:?}")))
-}
-
-/// Targets are independent: what is refused of one leaves the others as if they were alone. So mail may go out under the new key
-/// where it may go out at all, and else has to be as it was.
-fn judge_part(case: &Case, names: &Names, facts: &Facts) -> (Verdict, String) {
-    if facts.sync_exit == 0 {
-        return (Verdict::FalseWord, "sync ends well, and not every target holds the new key".into());
+    if !lacks.is_empty() {
+        return (Verdict::FalseWord, format!("refused, and nothing says {lacks:?}"));
     }
-    let moved = |i: &usize| arrives(case, names, *i, facts.after[*i].as_ref(), true);
-    let stayed = |i: &usize| facts.after[*i] == facts.before[*i];
-    let flows = 0..case.flows.len();
-    if let Some(i) = flows.clone().find(|i| !moved(i) && !stayed(i)) {
-        return (Verdict::Harm, format!("{:?} came to {:?}", case.flows[i], facts.after[i]));
-    }
-    if !flows.clone().any(|i| moved(&i)) {
-        return (Verdict::RefusedWithoutNeed, "one target is refused, and the other one does not move".into());
-    }
-    match lacking(facts) {
-        Some(wrong) => wrong,
-        None => (Verdict::RefusedInPart, "one target by name; the other one moved".into()),
-    }
+    (Verdict::Refused, "by name, and nothing changed".into())
 }
 
 /// Lines of a file that differ and are not a login of ours that was exchanged, nor one that was added: `ours` are the
@@ -318,15 +286,11 @@ mod tests {
         };
         let (healthy, refusing, broken) =
             (case("{}"), case(r#"{"sync": "refuse"}"#), case(r#"{"broken": true, "check_names": ["x"]}"#));
-        let refused =
-            |before: Vec<_>| Facts { after: before.clone(), before, sync_exit: 1, check_exit: 1, ..Facts::default() };
-        let mut part = case(r#"{"sync": "refuse-one-target", "refusal_names": ["x"]}"#);
-        part.flows.push(super::super::case::Flow { auth: Some(Whose::Prev), ..part.flows[0].clone() });
-        let both = |first: &str, second: &str| vec![at(Server::Ses, first), at(Server::Ses, second)];
-        let in_part = |after| Facts { changed: vec!["a".into()], after, ..refused(both("OLD", "PREV")) };
         let old = || vec![at(Server::Ses, "OLD")];
         let new = || vec![at(Server::Ses, "NEW")];
         let confirmed = |before, after| Facts { before, after, confirmed: true, ..Facts::default() };
+        let refused =
+            |before: Vec<_>| Facts { after: before.clone(), before, sync_exit: 1, check_exit: 1, ..Facts::default() };
         let table = [
             (&healthy, confirmed(old(), new()), Verdict::Moved),
             (&healthy, confirmed(old(), vec![None]), Verdict::SilentMiss),
@@ -343,13 +307,6 @@ mod tests {
             (&refusing, Facts { changed: vec!["a".into()], ..refused(old()) }, Verdict::Harm),
             (&refusing, Facts { refusal_lacks: vec!["a".into()], ..refused(old()) }, Verdict::FalseWord),
             (&refusing, Facts { after: vec![None], ..refused(old()) }, Verdict::Harm),
-            (&part, in_part(both("NEW", "PREV")), Verdict::RefusedInPart),
-            (&part, in_part(both("OLD", "PREV")), Verdict::RefusedWithoutNeed),
-            (&part, in_part(both("NEW", "FOREIGN")), Verdict::Harm),
-            (&part, in_part(vec![at(Server::Ses, "NEW"), None]), Verdict::Harm),
-            (&part, Facts { sync_exit: 0, ..in_part(both("NEW", "PREV")) }, Verdict::FalseWord),
-            (&part, Facts { refusal_lacks: vec!["x".into()], ..in_part(both("NEW", "PREV")) }, Verdict::FalseWord),
-            (&part, Facts { foreign_changed: vec!["a".into()], ..in_part(both("NEW", "PREV")) }, Verdict::Harm),
             (&healthy, Facts { foreign_changed: vec!["a".into()], ..confirmed(old(), new()) }, Verdict::Harm),
             (&refusing, Facts { named_and_changed: vec!["a".into()], ..confirmed(old(), old()) }, Verdict::Harm),
             (&healthy, Facts { check_lacks: vec!["a".into()], ..confirmed(old(), new()) }, Verdict::FalseWord),
