@@ -899,3 +899,35 @@ test \"$0\" = rpm || test ! -e /var/lib/relaykey";
         assert!(status.success(), "{name}: {status}");
     }
 }
+
+/// What the unit of machines that are thrown away asks systemd before it leaves the fleet. Under systemd itself: the tests of
+/// `systemd`.
+#[test]
+fn only_a_machine_that_is_switched_off_leaves_the_fleet() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/relaykey-deregister.service");
+    let unit = fs::read_to_string(unit).expect("readable");
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStop=/bin/sh -c '")?.strip_suffix('\''));
+    let programs = Scratch::new();
+    let program = |name: &str, script: &str| {
+        let path = programs.0.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod");
+        path
+    };
+    let relaykey = program("relaykey", "echo \"$1\"");
+    let line = line.expect("one line of shell").replace("/usr/bin/relaykey", relaykey.to_str().expect("UTF-8"));
+    // As `systemctl list-jobs PATTERN…` prints those of these names.
+    let reports = |jobs: &[&str]| {
+        let jobs = jobs.iter().map(|job| format!(" 312 {job} waiting\n")).collect::<String>();
+        program("systemctl", &format!("for unit; do echo '{jobs}' | grep \" $unit \"; done; exit 0"));
+        let path = format!("{}:/usr/bin:/bin", programs.0.path().display());
+        let ran = Command::new("/bin/sh").args(["-c", &line]).env("PATH", path).output().expect("a shell");
+        assert!(ran.status.success(), "{ran:?}");
+        String::from_utf8(ran.stdout).expect("text") == "deregister\n"
+    };
+    let stops = "relaykey.service stop";
+    assert!(reports(&[stops, "poweroff.target start"]) && reports(&[stops, "halt.target start"]));
+    for jobs in [&[stops, "reboot.target start"][..], &[stops, "kexec.target start"], &[stops], &[]] {
+        assert!(!reports(jobs), "{jobs:?}");
+    }
+}

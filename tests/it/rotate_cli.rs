@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::lab::isolated::{isolated, isolated_within};
 use crate::lab::moto::REGION;
 use crate::lab::scratch::{self, Files as _};
-use crate::rotate::lab::{Kind, Lab, SECRET, Ses, SimHost, TABLE, USER, host, program};
+use crate::rotate::lab::{Kind, Lab, SECOND, SECRET, Ses, SimHost, TABLE, USER, host, program};
 
 /// What a command printed, and its exit code.
 struct Ran {
@@ -325,6 +325,21 @@ fn what_needs_no_aws_asks_none() {
     }
     let layout = rotate(&["policy", "--for", "host", "--config", config, "--layout", "1"], &[]);
     layout.expect(0).says("\"dynamodb:LeadingKeys\": [ \"ses\" ]");
+
+    // What the environment names need not be said, and a mistake does not ask for it.
+    let environment = [("RELAYKEY_ROTATE_CONFIG", config)];
+    rotate(&["policy", "--for", "host"], &environment).expect(0).says("dynamodb:LeadingKeys");
+    for (arguments, words) in [
+        (&["history", "--limit", "x"][..], "expected a whole number, as in --limit 50"),
+        (&["policy", "--for", "host", "--layout", "x"], "write 1 or 2"),
+        (&["policy", "--for", "host", "--layout", "3"], "write 1 or 2"),
+        (&["hosts", "seal", "--expect", "x"], "as a number"),
+        (&["hosts", "add"], "<HOST>"),
+    ] {
+        let ran = rotate(arguments, &environment);
+        ran.expect(2).says(words);
+        assert!(!ran.err.contains("--config") && !ran.err.contains("invalid digit"), "{}", ran.err);
+    }
 }
 
 /// What keeps a rotation from its end is found before it begins, by its name.
@@ -360,6 +375,16 @@ fn check_finds_what_would_stop_a_rotation() {
         takes(&desk.lab, &mut host);
         let config = desk.edited("name = \"ses\"", "name = \"sse\"");
         fails(&["check", "--config", &config], 0, "hosts report here about ses, and none about sse");
+        // Where else it is published, and what that place gives.
+        desk.lab.moto.secret(SECOND, &desk.lab.pair(&old));
+        let first = format!("secret = \"{SECRET}\"");
+        let second = format!("{first}\n[[credential.publish]]\ntype = \"secrets-manager\"\nsecret = \"{SECOND}\"");
+        let config = desk.edited(&first, &second);
+        for command in ["check", "status"] {
+            let said = desk.rotate(&[command, "--config", &config]).expect(0).out.clone();
+            let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(said.contains(&format!("secret \"{SECOND}\" in {REGION}: gives {old}")), "{command}: {said}");
+        }
         // What is said of a name says the name.
         let config = desk.edited(TABLE, "relaykey-reports");
         let ran = desk.rotate(&["check", "--config", &config]);

@@ -221,7 +221,7 @@ fn the_debian_package_from_installation_to_purge() {
     // Installed: nothing runs, nothing is enabled, and what is there configures nothing.
     server.install("1");
     assert_eq!(state("relaykey"), "inactive");
-    for unit in ["relaykey.service", "relaykey.socket"] {
+    for unit in ["relaykey.service", "relaykey.socket", "relaykey-deregister.service"] {
         let enabled = system.run(&format!("systemctl is-enabled {unit}"));
         assert_eq!(String::from_utf8_lossy(&enabled.stdout).trim(), "disabled", "{unit}");
     }
@@ -359,7 +359,12 @@ fn both_packages_hold_the_same() {
         String::from_utf8(out.stdout).expect("UTF-8").lines().map(str::to_owned).collect::<Vec<_>>()
     };
     let packages = Packages::get();
-    let agent = ["/usr/bin/relaykey", "/etc/relaykey/config.toml", "/usr/lib/systemd/system/relaykey.service"];
+    let agent = [
+        "/usr/bin/relaykey",
+        "/etc/relaykey/config.toml",
+        "/usr/lib/systemd/system/relaykey.service",
+        "/usr/lib/systemd/system/relaykey-deregister.service",
+    ];
     let control = [
         "/usr/bin/relaykey-rotate",
         "/usr/share/doc/relaykey-rotate/rotate.example.toml",
@@ -537,7 +542,7 @@ fn the_units_are_sound_and_closed() {
     let deb = Packages::get().deb("1");
     fs::copy(deb, system.lab().join("relaykey.deb")).expect("the package inside");
     system.sh("apt-get install --yes /lab/relaykey.deb 2>&1");
-    let said = system.sh("systemd-analyze verify relaykey.service relaykey.socket 2>&1");
+    let said = system.sh("systemd-analyze verify relaykey.service relaykey.socket relaykey-deregister.service 2>&1");
     assert_eq!(said, "");
     let table = system.sh("systemd-analyze security --no-pager relaykey.service");
     let exposure =
@@ -619,6 +624,64 @@ fn a_stop_in_the_middle_of_a_rollover_tears_nothing() {
     let outcome = &server.status()["credentials"][0]["report"]["outcome"];
     assert_eq!(outcome, "confirmed");
     assert_eq!(server.send(), "AKIASECOND");
+}
+
+/// A machine that is made and thrown away, with the unit for that. What it reports is kept where it outlasts the machine.
+fn thrown_away() -> MailServer {
+    let server = MailServer::new("AKIAFIRST");
+    let system = &server.system;
+    server.install("1");
+    server.publish("AKIAFIRST");
+    let command = r#"command = ["/bin/sh", "-c", "cat >> /lab/out/book"]"#;
+    let config = server.config("") + &format!("[[report]]\nname = \"book\"\ntype = \"exec\"\n{command}\n");
+    system.put("/etc/relaykey/config.toml", &config, "0644");
+    system.sh("mkdir -m 0777 /lab/out");
+    for unit in ["relaykey", "relaykey-deregister"] {
+        let drop_in = format!("/etc/systemd/system/{unit}.service.d/book.conf");
+        system.put(&drop_in, "[Service]\nReadWritePaths=/lab/out\n", "0644");
+    }
+    system.sh("systemctl enable --now relaykey relaykey-deregister");
+    system.wait("the first report", SOON, "grep adopted /lab/out/book");
+    server
+}
+
+/// The outcomes that a machine has reported.
+fn reported(server: &MailServer) -> Vec<String> {
+    let book = fs::read_to_string(server.system.lab().join("out/book")).expect("reports");
+    let report = |line: &str| serde_json::from_str::<Value>(line).expect("a report");
+    book.lines().map(|line| report(line)["outcome"].as_str().expect("an outcome").to_owned()).collect()
+}
+
+#[test]
+fn a_machine_that_is_switched_off_leaves_the_fleet_with_or_without_the_daemon() {
+    for stops_before in ["", "systemctl stop relaykey"] {
+        let mut server = thrown_away();
+        server.system.sh(stops_before);
+        server.system.sh("systemctl --no-block poweroff");
+        assert_eq!(server.system.ends(), Some(0));
+        assert_eq!(reported(&server), ["adopted", "left"], "{stops_before:?}: {}", server.system.console());
+    }
+}
+
+#[test]
+fn a_machine_that_reboots_and_a_unit_that_is_stopped_report_nothing() {
+    let mut server = thrown_away();
+    let system = &server.system;
+    let state = || system.property("relaykey-deregister", "ActiveState");
+    // An upgrade leaves it as it is.
+    server.install("2");
+    assert_eq!(state(), "active");
+    system.sh("systemctl stop relaykey-deregister && systemctl start relaykey-deregister");
+    assert_eq!(system.property("relaykey-deregister", "Result"), "success");
+    // A removed package is stopped and disabled.
+    system.sh("apt-get remove --yes relaykey 2>&1");
+    assert_eq!(state(), "inactive");
+    assert_eq!(system.sh("find /etc/systemd -name 'relaykey*.service'"), "", "left behind");
+    server.install("2");
+    system.sh("systemctl enable --now relaykey relaykey-deregister");
+    system.sh("systemctl --no-block reboot");
+    assert_eq!(server.system.ends(), Some(133));
+    assert_eq!(reported(&server), ["adopted"], "{}", server.system.console());
 }
 
 /// The address stays open while relaykey is restarted, and asking there starts it.

@@ -142,6 +142,18 @@ impl Container {
         }
     }
 
+    /// The exit code of systemd-nspawn, once the machine has ended: 0 when it was switched off, 133 when it is to start anew.
+    pub fn ends(&mut self) -> Option<i32> {
+        let deadline = Instant::now() + BOOT;
+        while Instant::now() < deadline {
+            if let Some(status) = self.nspawn.try_wait().expect("wait for nspawn") {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("the machine does not end:\n{}", self.console());
+    }
+
     /// A property of the unit, as `systemctl show` gives it.
     pub fn property(&self, unit: &str, name: &str) -> String {
         self.sh(&format!("systemctl show --value --property={name} {unit}")).trim().to_owned()

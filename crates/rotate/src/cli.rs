@@ -44,15 +44,23 @@ struct Cli {
 
 #[derive(Debug, Args)]
 pub struct Common {
-    /// The configuration file.
-    #[arg(long, global = true, env = "RELAYKEY_ROTATE_CONFIG", value_name = "PATH", default_value = config::PATH)]
-    config: PathBuf,
+    /// The configuration file; without it, what RELAYKEY_ROTATE_CONFIG names, else /etc/relaykey/rotate.toml.
+    // Not by clap's `env`: where the variable is set, every error of usage would name --config as something that is needed.
+    #[arg(long, global = true, value_name = "PATH")]
+    config: Option<PathBuf>,
     /// Which credential; may be left out where the configuration has one.
     #[arg(long, global = true, value_name = "NAME")]
     credential: Option<String>,
     /// Print facts as JSON on standard output.
     #[arg(long, global = true)]
     json: bool,
+}
+
+impl Common {
+    fn config(&self) -> PathBuf {
+        let named = || std::env::var_os("RELAYKEY_ROTATE_CONFIG").map(PathBuf::from);
+        self.config.clone().or_else(named).unwrap_or_else(|| config::PATH.into())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -129,7 +137,8 @@ pub fn run() -> ExitCode {
 /// directory.
 fn speak(common: &Common, config: &Config, credential: &Credential) {
     let mut us = "relaykey-rotate".to_owned();
-    let at = std::path::absolute(&common.config).unwrap_or_else(|_| common.config.clone());
+    let path = common.config();
+    let at = std::path::absolute(&path).unwrap_or(path);
     if at != Path::new(config::PATH) {
         us += &format!(" --config {}", host::trust::quoted(&at));
     }
@@ -208,7 +217,7 @@ fn with(common: &Common, command: impl AsyncFnOnce(Session<'_>) -> Exit) -> Exit
 
 /// Loads the configuration; on mistakes prints every one of them.
 fn load(common: &Common) -> Result<Config, Exit> {
-    let path: &Path = &common.config;
+    let path: &Path = &common.config();
     match config::load(path) {
         Ok((config, findings)) => {
             if !findings.is_empty() && !common.json {

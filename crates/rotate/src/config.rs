@@ -588,7 +588,10 @@ fn length(value: &DeValue) -> Judged<SignedDuration> {
     let length = match days.map(|days| Duration::from_secs(u64::from(days) * 86_400)) {
         Some(length) if range.contains(&length) => length,
         Some(_) => return mistake(format!("{text:?} is out of bounds"), "choose from \"100ms\" to \"3650d\""),
-        None => value::duration(value, range)?,
+        None => {
+            let usage = "write a number with its unit, in quotes: \"90d\", \"24h\", \"10m\", \"30s\"";
+            value::duration_written(value, range, usage)?
+        }
     };
     Ok(SignedDuration::try_from(length).expect("ten years at most"))
 }

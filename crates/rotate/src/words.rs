@@ -467,7 +467,7 @@ impl Refusal {
 }
 
 impl Part {
-    fn words(&self) -> String {
+    pub fn words(&self) -> String {
         let names = names();
         match self {
             Part::Keys => format!("the keys of IAM user {:?}", names.user),
@@ -633,7 +633,9 @@ impl fmt::Display for Reason {
             Reason::MakesRoom(key) => write!(f, "a new key needs the place of {key}, which is dead"),
             Reason::Confirmed { until } => write!(f, "all hosts have confirmed; the old key stays until {until:.0}"),
             Reason::AllQuiet(key) => write!(f, "all hosts have confirmed, and nothing uses {key}"),
-            Reason::Settles { until } => write!(f, "looked at again at {until:.0}"),
+            Reason::Settles { until } => {
+                write!(f, "before the old key goes, everything is looked at once more, at {until:.0}")
+            }
             Reason::LastLogin(key) => write!(f, "what must turn into a refusal has to be an acceptance first: {key}"),
             Reason::Retires(key) => write!(f, "all hosts have confirmed, and nothing uses {key}, still"),
             Reason::MustDie(key) => write!(f, "is {key} dead?"),

@@ -312,8 +312,13 @@ impl Lab {
 
     /// `USER:PASSWORD` of a key.
     pub fn pair(&self, key: &str) -> String {
+        self.pair_in(key, REGION)
+    }
+
+    /// The same, for this region.
+    pub fn pair_in(&self, key: &str, region: &str) -> String {
         let secret = self.secret_of(key).expect("a key");
-        format!("{key}:{}", ses_smtp_password(&secret, REGION).expose())
+        format!("{key}:{}", ses_smtp_password(&secret, region).expose())
     }
 
     /// As if the key had been used then.

@@ -136,7 +136,11 @@ pub fn absolute(value: &DeValue) -> Judged<PathBuf> {
 
 /// A length of time within bounds: `500ms`, `10s`, `5m`, `1h`, also `1m 30s`.
 pub fn duration(value: &DeValue, range: RangeInclusive<Duration>) -> Judged<Duration> {
-    let usage = "write a number with its unit, in quotes: \"500ms\", \"10s\", \"5m\", \"1h\"";
+    duration_written(value, range, "write a number with its unit, in quotes: \"500ms\", \"10s\", \"5m\", \"1h\"")
+}
+
+/// The same; `usage` says how it may be written there.
+pub fn duration_written(value: &DeValue, range: RangeInclusive<Duration>, usage: &str) -> Judged<Duration> {
     let DeValue::String(_) = value else { return mistake(expected("a string", value), usage) };
     let text = trimmed(value)?;
     // jiff reads ISO 8601 (`PT5M`), clock times and `ago` too; one way to write it is enough.

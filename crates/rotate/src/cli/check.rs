@@ -3,7 +3,7 @@
 use relaykey::fault::{Class, Fault};
 use serde::Serialize;
 
-use super::view::{FaultView, RefusalView, SCHEMA, Stand, hosts_reported, is_of_a_gap, number, put};
+use super::view::{FaultView, RefusalView, SCHEMA, Stand, hosts_reported, is_of_a_gap, number, places, put};
 use super::{Common, Exit, ca_files, choose, complain, lab, load, print_json, runtime, say, speak};
 use crate::config::{Config, Credential};
 use crate::facts::{CURRENT, KeyId, LoginReply, Part, StoreKind, Value};
@@ -157,6 +157,12 @@ fn judge(credential: &Credential, checked: &Checked, ok: &mut Vec<InOrder>, faul
         match published(look) {
             Ok(what) => ok.push(found("published at", format!("{}: {what}", names().store))),
             Err(fault) => faults.push(*fault),
+        }
+    }
+    // What is wrong with one of them is told with what stands in the way.
+    for further in places(look).into_iter().skip(1) {
+        if further.key().is_some() {
+            ok.push(found("published at", further.words()));
         }
     }
     if !unseen(Part::Fleet) {

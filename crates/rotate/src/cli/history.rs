@@ -12,8 +12,13 @@ pub struct HistoryArgs {
     #[arg(long)]
     verify: bool,
     /// Lines, the latest; 0: all that are kept.
-    #[arg(long, value_name = "N", default_value_t = 50)]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = number_of_lines)]
     limit: usize,
+}
+
+/// The words of the standard library's own error are a programmer's.
+fn number_of_lines(text: &str) -> Result<usize, String> {
+    text.parse().map_err(|_| "expected a whole number, as in --limit 50".to_owned())
 }
 
 pub async fn run(mut at: Session<'_>, args: &HistoryArgs) -> Exit {

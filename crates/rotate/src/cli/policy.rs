@@ -21,7 +21,7 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "NAME", value_parser = super::hosts::a_host_name)]
     host: Option<String>,
     /// Of a host: which keys the table has. 2: `principal` and `credential#host_id`; 1: `credential` and `host`, as 0.1.0 made it.
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = one_or_two)]
     layout: u8,
     /// In what form.
     #[arg(long, value_name = "FORM", default_value = "json")]
@@ -85,6 +85,15 @@ fn left_open(credential: &Credential, args: &PolicyArgs) -> Vec<&'static str> {
         _ => {}
     }
     left
+}
+
+/// The words of the standard library's own errors are a programmer's.
+fn one_or_two(text: &str) -> Result<u8, String> {
+    match text {
+        "1" => Ok(1),
+        "2" => Ok(2),
+        _ => Err("write 1 or 2".into()),
+    }
 }
 
 fn kms_key(text: &str) -> Result<String, String> {
@@ -196,8 +205,7 @@ fn host(credential: &Credential, layout: u8, name: Option<&str>) -> Value {
         PublishPlace::ParameterStore { .. } => None,
     });
     if !secrets.is_empty() {
-        let actions =
-            ["secretsmanager:DescribeSecret", "secretsmanager:ListSecretVersionIds", "secretsmanager:GetSecretValue"];
+        let actions = ["secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"];
         statements.push(statement("Key", &actions, secrets));
     }
     let parameters = places(credential, |place, aws| match place {
@@ -205,7 +213,7 @@ fn host(credential: &Credential, layout: u8, name: Option<&str>) -> Value {
         PublishPlace::SecretsManager { .. } => None,
     });
     if !parameters.is_empty() {
-        statements.push(statement("KeyInParameter", &["ssm:GetParameter", "ssm:GetParameterHistory"], parameters));
+        statements.push(statement("KeyInParameter", &["ssm:GetParameter"], parameters));
     }
     match &credential.evidence {
         EvidenceConfig::DynamoDb { table, principal, aws } => {
@@ -353,16 +361,37 @@ mod tests {
             evidence: EvidenceConfig::ParameterStore { path: "/relaykey".into(), aws: config.aws.clone() },
             ..table.clone()
         };
-        let mut allowed = std::collections::BTreeSet::new();
-        for credential in [&table, &parameters] {
-            let policy = controller(&config, credential);
-            for statement in policy["Statement"].as_array().expect("statements") {
-                let actions =
-                    statement["Action"].as_array().cloned().unwrap_or_else(|| vec![statement["Action"].clone()]);
-                allowed.extend(actions.iter().map(|action| action.as_str().expect("an action").to_owned()));
-            }
+        assert_eq!(calls, allowed([&table, &parameters].map(|credential| controller(&config, credential))));
+        // And what the agent calls, which names its calls by the SDK's own methods.
+        let agent = src.join("../../../src");
+        let mut calls = std::collections::BTreeSet::new();
+        for (file, service) in [
+            ("source/secrets_manager.rs", "secretsmanager"),
+            ("source/parameter_store.rs", "ssm"),
+            ("report/dynamodb.rs", "dynamodb"),
+            ("report/parameter_store.rs", "ssm"),
+        ] {
+            let text = std::fs::read_to_string(agent.join(file)).expect("text");
+            let verbs = ["get_", "describe_", "list_", "put_", "update_", "delete_", "batch_", "query", "scan"];
+            let methods = text.split('.').filter_map(|call| call.split_once("()").map(|(name, _)| name));
+            let methods = methods.filter(|name| verbs.iter().any(|verb| name.starts_with(verb)));
+            calls.extend(methods.map(|name| format!("{service}:{}", in_camel_case(name))));
         }
-        assert_eq!(calls, allowed);
+        // Anybody may ask STS who they are.
+        calls.remove("dynamodb:GetCallerIdentity");
+        assert_eq!(calls, allowed([&table, &parameters].map(|credential| host(credential, 2, None))));
+    }
+
+    /// The actions of all of these.
+    fn allowed(policies: [Value; 2]) -> std::collections::BTreeSet<String> {
+        let statements = policies.iter().flat_map(|policy| policy["Statement"].as_array().expect("statements"));
+        let actions = statements.flat_map(|statement| statement["Action"].as_array().expect("actions"));
+        actions.map(|action| action.as_str().expect("an action").to_owned()).collect()
+    }
+
+    fn in_camel_case(name: &str) -> String {
+        let capital = |word: &str| word[..1].to_uppercase() + &word[1..];
+        name.split('_').map(capital).collect()
     }
 
     /// IAM refuses a policy with two statements of one name: a key may be published in a secret and in a parameter.

@@ -139,7 +139,7 @@ fn mistakes_are_named_where_they_stand() {
         (rotation, "observe = \"59m\"", 0, "less than 1h", "observe = \"1h\""),
         (rotation, "every = \"1h\"", 0, "less than 24h", "every = \"24h\""),
         (rotation, "every = \"0d\"", 0, "out of bounds", "3650d"),
-        (rotation, "every = \"1 day\"", 0, "not a length of time", "\"1h\""),
+        (rotation, "every = \"1 day\"", 0, "not a length of time", "\"90d\", \"24h\""),
         (rotation, "expected_hosts = -1", 0, "not so many hosts", "hosts seal"),
         (rotation, "delete = \"soon\"", 0, "not known", "\"after-observe\", \"never\""),
         (rotation, "settle = \"1s\"", 0, "unknown key", "Allowed here: every"),

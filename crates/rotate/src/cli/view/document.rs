@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::super::Exit;
 use super::hosts::{HostView, hosts};
-use super::{SCHEMA, is_complete, seals_now};
+use super::{SCHEMA, is_complete, places, seals_now};
 use crate::config::Credential;
 use crate::facts::{HostName, Key, KeyId, KeyStatus, LastUsed};
 use crate::plan::Phase;
@@ -30,6 +30,8 @@ pub struct Document<'a> {
     pub complete: bool,
     pub keys: Vec<KeyView<'a>>,
     pub published: Option<PublishedView<'a>>,
+    /// Where hosts read it: the first place, then the others.
+    pub places: Vec<PlaceDocument>,
     pub old: Option<&'a str>,
     pub wanted_by: Option<&'a str>,
     pub complete_at: Option<String>,
@@ -79,6 +81,13 @@ pub struct PublishedView<'a> {
     pub key: &'a str,
     pub version: &'a str,
     pub at: String,
+}
+
+#[derive(Debug, Serialize)]
+pub struct PlaceDocument {
+    pub place: String,
+    /// What it gives; none where it gives no login, or could not be looked at.
+    pub key: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,6 +176,10 @@ impl<'a> Document<'a> {
                 LastUsed::Unknown => "unknown",
             },
         };
+        let place = |place: &super::places::PlaceView<'_>| PlaceDocument {
+            place: place.place.clone(),
+            key: place.key().map(|key| key.as_str().to_owned()),
+        };
         let phase = match &decision.phase {
             Phase::Stuck(_) => "stuck".to_owned(),
             other => other.to_string(),
@@ -187,6 +200,7 @@ impl<'a> Document<'a> {
                 version: published.version.as_str(),
                 at: rfc3339(published.at),
             }),
+            places: places(look).iter().map(place).collect(),
             old: record.old.as_ref().map(KeyId::as_str),
             wanted_by: record.want.as_ref().map(|want| want.by.as_str()),
             complete_at: record.complete_at.map(rfc3339),

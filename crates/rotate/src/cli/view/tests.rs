@@ -186,6 +186,49 @@ fn a_phase_has_its_clock_and_says_what_comes_then() {
     assert!(lag.contains("now   nobody uses the old key any more (1d left, until 2026-03-03 08:00:00Z)"), "{lag}");
 }
 
+/// What was not looked at is neither zero nor over.
+#[test]
+fn what_could_not_be_looked_at_is_said_and_no_progress_is_made_up() {
+    use crate::facts::{Gap, KeyPlace, Part, Store, StoreKind};
+    let policy = Policy::new(vec!["email-smtp.eu-west-1.amazonaws.com:587".into()]);
+    for (part, name) in [(Part::Keys, "the keys of IAM user"), (Part::Fleet, "the hosts' reports in")] {
+        let mut look = look::with(vec![look::host("mx1", "v2"), look::host("mx2", "v1")]);
+        look.facts.gaps.push(Gap { part: part.clone(), why: WhyUnseen::NoAnswer });
+        if part == Part::Fleet {
+            look.facts.fleet.clear();
+        }
+        look.decision = crate::plan::plan(&look.facts, &policy, look.now);
+        let text = text(&example(), &look, None);
+        assert!(text.contains(&format!("how far it is, is not known: no look at {name}")), "{text}");
+        assert!(text.starts_with("ses: not everything could be looked at "), "{text}");
+        assert!(!text.contains("  now   ") && !text.contains("  done  "), "{text}");
+        let counts = part != Part::Fleet;
+        assert_eq!((text.contains("confirmed "), progress(&look).contains("confirmed ")), (counts, false), "{text}");
+    }
+    // Another place hides nothing of the rotation.
+    let mut look = look::with(vec![look::host("mx1", "v2"), look::host("mx2", "v1")]);
+    let place = |name: &str| KeyPlace { region: Some("us-east-1".into()), ..KeyPlace::secret(name) };
+    let alone = text(&example(), &look, None);
+    assert!(!alone.contains("  place "), "one place is that of the configuration: {alone}");
+    look.facts.gaps.push(Gap { part: Part::Further(place("third")), why: WhyUnseen::NoAnswer });
+    let store = Store { versions: look.facts.store.versions.clone(), kind: StoreKind::SecretsManager };
+    look.facts.further = vec![crate::facts::Further { place: place("second"), store, needs_key: false }];
+    let text = text(&example(), &look, None);
+    let flowing = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        format!("place secret \"second\" in us-east-1: gives {}", look::NEW),
+        "place secret \"third\" in us-east-1: could not be looked at".into(),
+        "now hosts confirm: confirmed 1/2".into(),
+    ] {
+        assert!(flowing.contains(&words), "no {words:?} in\n{text}");
+    }
+    assert_eq!(text.matches("  place ").count(), 3, "{text}");
+    let document = serde_json::to_value(Document::of(&example(), &look, false, Exit::People)).expect("a document");
+    let keys: Vec<_> =
+        document["places"].as_array().expect("places").iter().map(|place| place["key"].as_str()).collect();
+    assert_eq!(keys, [Some(look::NEW), Some(look::NEW), None]);
+}
+
 #[test]
 fn whose_move_it_is_decides_about_the_exit() {
     let waiting = look::with(vec![look::host("mx1", "v2"), look::host("mx2", "v1")]);

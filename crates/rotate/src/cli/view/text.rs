@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 use jiff::{SignedDuration, Timestamp};
 
 use super::hosts::{HostView, confirmed, hosts};
-use super::{is_of_a_gap, seals_now};
+use super::{is_of_a_gap, places, seals_now};
 use crate::config::Credential;
-use crate::facts::{Key, KeyId, KeyStatus, LastUsed, PENDING};
-use crate::plan::{Decision, Phase};
+use crate::facts::{Key, KeyId, KeyStatus, LastUsed, PENDING, Part};
+use crate::plan::Phase;
 use crate::policy::{DeleteOld, Policy};
 use crate::record::Lease;
 use crate::refusal::{Refusal, WaitsFor};
@@ -145,7 +145,7 @@ fn parts(look: &Look, policy: &Policy, hosts: &[HostView]) -> Vec<(PartState, St
 pub fn text(credential: &Credential, look: &Look, last_login: Option<&str>) -> String {
     let decision = &look.decision;
     let mut out = String::new();
-    let title = format!("{}: {}", credential.name, title(decision));
+    let title = format!("{}: {}", credential.name, title(look));
     let at = stamp(look.now);
     let gap = WIDTH.saturating_sub(title.chars().count() + at.len()).max(2);
     let _ = writeln!(out, "{title}{}{at}", " ".repeat(gap));
@@ -153,8 +153,17 @@ pub fn text(credential: &Credential, look: &Look, last_login: Option<&str>) -> S
         let (role, words) = key_line(look, key);
         put(&mut out, &format!("  {role:<10} "), "             ", &words);
     }
+    let places = places(look);
+    for place in places.iter().filter(|_| places.len() > 1) {
+        put(&mut out, "  place      ", "             ", &place.words());
+    }
     let hosts = hosts(look);
-    let parts = parts(look, &credential.policy, &hosts);
+    let hidden = hidden(look);
+    let parts = if hidden.is_empty() { parts(look, &credential.policy, &hosts) } else { Vec::new() };
+    if !hidden.is_empty() {
+        let names: Vec<String> = hidden.iter().map(|part| part.words()).collect();
+        put(&mut out, "\n  ", "    ", &format!("how far it is, is not known: no look at {}", names.join(", nor at ")));
+    }
     if !parts.is_empty() {
         out.push('\n');
     }
@@ -174,7 +183,9 @@ pub fn text(credential: &Credential, look: &Look, last_login: Option<&str>) -> S
         (None, Some(expect)) => format!(", {expect} expected"),
         (None, None) => ", not sealed".into(),
     };
-    let _ = writeln!(out, "  {}{sealed}", confirmed(&hosts));
+    if !hidden.contains(&&Part::Fleet) {
+        let _ = writeln!(out, "  {}{sealed}", confirmed(&hosts));
+    }
     for host in hosts.iter().filter(|host| !host.is_done()) {
         let name = format!("    {:<16} ", host.host.name.as_str());
         put(&mut out, &name, "        ", &host.words());
@@ -208,7 +219,7 @@ pub fn text(credential: &Credential, look: &Look, last_login: Option<&str>) -> S
     };
     put(&mut out, "  ", "    ", &next);
     if let (None, Some(next)) = (&decision.action, decision.next) {
-        let _ = writeln!(out, "  looked at again at {}", stamp(next));
+        let _ = writeln!(out, "  next look: {}, by `run` or the timer", stamp(next));
     }
     out
 }
@@ -221,8 +232,9 @@ pub fn progress(look: &Look) -> String {
         decision.phase,
         Phase::Waiting | Phase::Trouble | Phase::Stuck(_) | Phase::Canary | Phase::Grace | Phase::Lag
     );
-    let count = if shows_hosts { format!("; {}", confirmed(&hosts)) } else { String::new() };
-    let mut out = format!("{}{count}", title(decision));
+    let counts = shows_hosts && !hidden(look).contains(&&Part::Fleet);
+    let count = if counts { format!("; {}", confirmed(&hosts)) } else { String::new() };
+    let mut out = format!("{}{count}", title(look));
     if let (None, Some(until)) = (&decision.action, decision.reason.until()) {
         out += &format!("; until {}", stamp(until));
     }
@@ -243,9 +255,23 @@ pub fn progress(look: &Look) -> String {
     out
 }
 
+/// What a rotation is followed in, and this look did not see. A further place hides nothing of it.
+fn hidden(look: &Look) -> Vec<&Part> {
+    let mut hidden: Vec<&Part> = Vec::new();
+    for part in look.facts.gaps.iter().map(|gap| &gap.part).filter(|part| !matches!(part, Part::Further(_))) {
+        if !hidden.contains(&part) {
+            hidden.push(part);
+        }
+    }
+    hidden
+}
+
 /// The phase in words.
-fn title(decision: &Decision) -> String {
-    match &decision.phase {
+fn title(look: &Look) -> String {
+    match &look.decision.phase {
+        Phase::Stuck(refusal) if refusal.host().is_some() => format!("published; in the way: {}", refusal.class()),
+        Phase::Stuck(refusal) => format!("stuck: {}", refusal.class()),
+        _ if look.decision.action.is_none() && !hidden(look).is_empty() => "not everything could be looked at".into(),
         Phase::Idle => "no rotation is under way".into(),
         Phase::Creating => "a new key is being made".into(),
         Phase::Pending => "a new key is being verified".into(),
@@ -257,8 +283,6 @@ fn title(decision: &Decision) -> String {
         Phase::Observing => "the old key is dead, and observed".into(),
         Phase::Trouble => "trouble: a key was needed, or is brought back".into(),
         Phase::Revoked => "a revoked key is published or alive".into(),
-        Phase::Stuck(refusal) if refusal.host().is_some() => format!("published; in the way: {}", refusal.class()),
-        Phase::Stuck(refusal) => format!("stuck: {}", refusal.class()),
     }
 }
 
