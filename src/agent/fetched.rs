@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use super::OpenedSource;
 use super::steps::{ours, target_id};
-use crate::apply::{Logins, Ours, Request};
+use crate::apply::{Logins, NamedLogin, Ours, Request};
 use crate::config;
 use crate::credential::{Login, NOT_SHOWN, Payload, PayloadError, PayloadForm, is_access_key_id, shown_or_said};
 use crate::fault::{Class, Failure, Fault};
@@ -36,7 +36,7 @@ pub async fn named(source: &OpenedSource) -> EarlierVersions {
     let (current, mut earlier) = futures_util::future::join(source.fetch(), source.earlier()).await;
     // Why it cannot be fetched is told by the step that needs it.
     let current = current.ok().map(|current| current.payload);
-    earlier.payloads.extend(current.filter(|payload| is_access_key_id(payload.username())));
+    earlier.current = current.filter(|payload| is_access_key_id(payload.username()));
     earlier
 }
 
@@ -56,8 +56,50 @@ pub(super) async fn known_as_ours(
 
 /// With what the source names as earlier versions: their key ids, and the logins that tell which region's each entry has.
 pub fn with_named(ours: Ours, named: &EarlierVersions, smtp: &config::Smtp) -> Ours {
-    let named_logins = named.payloads.iter().filter_map(|payload| logins_of(payload, smtp).ok()).collect();
-    Ours { named: named.ids().collect(), named_logins, ..ours }
+    // What this host takes is tried before anything is written.
+    let taken = named.current.iter().flat_map(|payload| named_logins(payload, smtp, true).0);
+    let earlier = named.payloads.iter().flat_map(|payload| named_logins(payload, smtp, false).0);
+    Ours { named: named.ids().collect(), named_logins: earlier.chain(taken).collect(), ..ours }
+}
+
+/// An endpoint, and why a version has no login for it.
+type WithoutLogin<'s> = (&'s config::Smtp, PayloadError);
+
+/// The logins of a version at an endpoint and its further regions, as far as it has them, and at which of them it has none. A ready-made
+/// one is said to be the default endpoint's, and certain only where it is tried there.
+fn named_logins<'s>(
+    payload: &Payload,
+    smtp: &'s config::Smtp,
+    is_tried: bool,
+) -> (Vec<NamedLogin>, Vec<WithoutLogin<'s>>) {
+    let is_made = payload.form == PayloadForm::JsonIamKey;
+    let (mut known, mut without) = (Vec::new(), Vec::new());
+    for (endpoint, at) in smtp.endpoints().enumerate().filter(|(endpoint, _)| is_made || *endpoint == 0) {
+        match payload.login(&at.endpoint, at.region.as_deref()) {
+            Ok(login) => known.push(NamedLogin { login, endpoint, is_certain: is_made || is_tried }),
+            Err(e) => without.push((at, e)),
+        }
+    }
+    (known, without)
+}
+
+/// What earlier versions do not tell of entries with their key ids, though they were read, each with what follows from it.
+pub fn not_told<'a>(named: &EarlierVersions, smtps: impl Iterator<Item = &'a config::Smtp> + Clone) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for payload in &named.payloads {
+        let id = shown_or_said(payload.username(), false);
+        for (at, e) in smtps.clone().flat_map(|smtp| named_logins(payload, smtp, false).1) {
+            let what = format!(
+                "the earlier key {id} has no password for {}, as far as the source tells ({e}), so that no entry with it is known by \
+                 its password as one of there",
+                at.endpoint
+            );
+            if !all.contains(&what) {
+                all.push(what);
+            }
+        }
+    }
+    all
 }
 
 /// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is

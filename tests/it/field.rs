@@ -292,6 +292,7 @@ cases! {
     c430 = "430-relative-program-name";
     c431 = "431-second-table-missing";
     c432 = "432-other-service-unreadable";
+    c433 = "433-earlier-password-of-another-region";
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! What is advised is for that next hop alone: a level for all mail would keep mail from servers without TLS.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -35,6 +35,9 @@ enum TlsPolicy {
     Unread { table: String },
 }
 
+/// What policy tables have answered, by table and name: each is asked once, however many services ask it.
+type PolicyAnswers = HashMap<(String, String), Result<Option<String>, Unreadable>>;
+
 /// A next hop whose login may go out without TLS, by the level of its service.
 struct Open<'a> {
     service: &'a Service,
@@ -46,10 +49,11 @@ impl Postfix {
     pub(super) fn review_tls(&self, survey: &Survey) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut open: Vec<Open<'_>> = Vec::new();
+        let mut answers = PolicyAnswers::new();
         for service in survey.setup.services.iter().filter(|service| service.logs_in()) {
             let level = default_level(service);
             for hop in survey.hops.ours(&service.name) {
-                match self.policy(service, &hop.spelt) {
+                match self.policy(service, &hop.spelt, &mut answers) {
                     TlsPolicy::Absent if !is_mandatory(&level) => open.push(Open { service, hop }),
                     TlsPolicy::Absent => {}
                     TlsPolicy::Level { level, .. } if is_mandatory(&level) => {}
@@ -155,13 +159,16 @@ impl Postfix {
     }
 
     /// What a service's policy tables say of a destination.
-    fn policy(&self, service: &Service, destination: &str) -> TlsPolicy {
+    fn policy(&self, service: &Service, destination: &str, answers: &mut PolicyAnswers) -> TlsPolicy {
         let tables = service.settings.list("smtp_tls_policy_maps");
         for name in names(destination) {
             for spelt in &tables {
                 let found = match may_hold_a_login(spelt) {
                     true => Ok(written_out(service, spelt, name)),
-                    false => self.ask_policy(service, spelt, name),
+                    false => answers
+                        .entry(((*spelt).to_owned(), name.to_owned()))
+                        .or_insert_with(|| self.ask_policy(service, spelt, name))
+                        .clone(),
                 };
                 match found {
                     Ok(None) => {}
@@ -190,6 +197,7 @@ impl Postfix {
 }
 
 /// A table that could not be asked.
+#[derive(Clone, Copy)]
 struct Unreadable;
 
 /// What stands under a name in a table whose entries are its name.
