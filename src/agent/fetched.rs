@@ -382,6 +382,55 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
     }
 
+    const ID: &str = "AKIAIOSFODNN7EXAMPLE";
+
+    fn smtp() -> config::Smtp {
+        let text = "config_version = 1\n[[credential]]\nname = \"ses\"\n[credential.source]\ntype = \"file\"\npath = \"/x\"\n\
+                    [credential.smtp]\nendpoint = \"email-smtp.us-east-1.amazonaws.com\"\n\
+                    [[credential.smtp.also]]\nendpoint = \"relay.internal\"\nregion = \"eu-west-1\"\n\
+                    [[credential.smtp.also]]\nendpoint = \"email-smtp.us-east-2.amazonaws.com\"\n\
+                    [[credential.target]]\ntype = \"postfix\"\n";
+        config::parse(text).unwrap().0.credentials[0].targets[0].smtp.clone()
+    }
+
+    fn known(named: &EarlierVersions, smtp: &config::Smtp) -> Vec<(usize, bool)> {
+        let ours = with_named(Ours::default(), named, smtp);
+        ours.named_logins.iter().map(|named| (named.endpoint, named.is_certain)).collect()
+    }
+
+    #[test]
+    fn of_an_earlier_version_is_kept_what_is_known_and_said_what_is_not() {
+        let iam = format!(r#"{{"accessKeyId": "{ID}", "secretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}}"#);
+        let payload = |text: &str| Payload::parse(text.as_bytes(), &JsonKeys::default()).unwrap();
+        let named = EarlierVersions { payloads: vec![payload(&iam)], ..EarlierVersions::default() };
+        let mut smtp = smtp();
+        let not_told_of = |named: &EarlierVersions, smtp: &config::Smtp| not_told(named, std::iter::once(smtp));
+        assert_eq!(known(&named, &smtp), [(0, true), (1, true), (2, true)]);
+        assert_eq!(not_told_of(&named, &smtp), Vec::<String>::new());
+        smtp.also[0].region = None;
+        assert_eq!(known(&named, &smtp), [(0, true), (2, true)]);
+        let [said] = &not_told_of(&named, &smtp)[..] else { panic!("one") };
+        assert!(said.contains(ID) && said.contains("relay.internal") && !said.contains("wJalr"), "{said}");
+    }
+
+    #[test]
+    fn an_earlier_ready_made_password_is_certain_of_no_region() {
+        let ready = |password: &str| Payload::parse(format!("{ID}:{password}").as_bytes(), &JsonKeys::default()).unwrap();
+        let good = ready("BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS");
+        let named = EarlierVersions {
+            payloads: vec![good.clone()],
+            current: Some(good),
+            ..EarlierVersions::default()
+        };
+        // What this host takes itself is tried before anything is written.
+        assert_eq!(known(&named, &smtp()), [(0, false), (0, true)]);
+        assert_eq!(named.ids().collect::<Vec<_>>(), [ID, ID]);
+        let withdrawn = EarlierVersions { payloads: vec![ready("not-derived")], ..EarlierVersions::default() };
+        assert_eq!(known(&withdrawn, &smtp()), []);
+        let said = not_told(&withdrawn, std::iter::once(&smtp()));
+        assert!(said.len() == 1 && said[0].contains("us-east-1"), "{said:?}");
+    }
+
     #[test]
     fn only_the_applied_version_of_the_same_source_is_not_fetched() {
         for (arn, version, order, fetched) in [
