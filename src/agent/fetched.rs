@@ -400,7 +400,8 @@ mod tests {
 
     #[test]
     fn of_an_earlier_version_is_kept_what_is_known_and_said_what_is_not() {
-        let iam = format!(r#"{{"accessKeyId": "{ID}", "secretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}}"#);
+        let iam =
+            format!(r#"{{"accessKeyId": "{ID}", "secretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}}"#);
         let payload = |text: &str| Payload::parse(text.as_bytes(), &JsonKeys::default()).unwrap();
         let named = EarlierVersions { payloads: vec![payload(&iam)], ..EarlierVersions::default() };
         let mut smtp = smtp();
@@ -415,13 +416,10 @@ mod tests {
 
     #[test]
     fn an_earlier_ready_made_password_is_certain_of_no_region() {
-        let ready = |password: &str| Payload::parse(format!("{ID}:{password}").as_bytes(), &JsonKeys::default()).unwrap();
+        let ready =
+            |password: &str| Payload::parse(format!("{ID}:{password}").as_bytes(), &JsonKeys::default()).unwrap();
         let good = ready("BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS");
-        let named = EarlierVersions {
-            payloads: vec![good.clone()],
-            current: Some(good),
-            ..EarlierVersions::default()
-        };
+        let named = EarlierVersions { payloads: vec![good.clone()], current: Some(good), ..EarlierVersions::default() };
         // What this host takes itself is tried before anything is written.
         assert_eq!(known(&named, &smtp()), [(0, false), (0, true)]);
         assert_eq!(named.ids().collect::<Vec<_>>(), [ID, ID]);

@@ -238,7 +238,9 @@ impl<'a> World<'a> {
         self.script("setup.sh").as_mut().map(done);
         let name = self.words.fill("{secret_name}");
         let first = match (self.case.prev, self.case.prev_of_eu) {
-            (true, true) => self.keys.prev.json().replace(self.keys.prev.password(), eu_password(&self.keys.prev).expose()),
+            (true, true) => {
+                self.keys.prev.json().replace(self.keys.prev.password(), eu_password(&self.keys.prev).expose())
+            }
             (true, false) => self.payload(&self.keys.prev),
             (false, _) => self.payload(&self.keys.old),
         };

@@ -171,6 +171,42 @@ fn a_server_is_judged_by_the_keys_that_postfix_asks() {
     assert_eq!(unreadable(&postfix), []);
 }
 
+/// What is written out in main.cf or master.cf is named by its line there, also where the setting goes on over several.
+#[test]
+fn an_entry_that_is_written_out_is_named_by_its_line_in_the_settings() {
+    let (instance, postfix) = with_maps(|_| "OURS".into());
+    let main_cf = instance.main_cf();
+    let text = fs::read_to_string(&main_cf).unwrap();
+    let table = format!("hash:{}", instance.table().display());
+    let value = format!(
+        "smtp_sasl_password_maps =\n# by hand\n  inline:{{ {{other.example = a:b}},\n    {{{HOP} = nothing}} }}\n  {table}\n"
+    );
+    fs::write(&main_cf, format!("{text}{value}")).unwrap();
+    lab::cool_down(&main_cf);
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    let place = |view: &View| {
+        let of_it = view.findings.iter().find(|finding| finding.what.contains("something that is not USER:PASSWORD"));
+        let Finding { file, line, .. } = of_it.unwrap_or_else(|| panic!("{:?}", view.findings));
+        (file.clone().unwrap(), line.unwrap())
+    };
+    assert_eq!(place(&view), (main_cf.clone(), text.lines().count() + 4));
+    // As a service's own option.
+    fs::write(&main_cf, &text).unwrap();
+    lab::cool_down(&main_cf);
+    let mut line = 0;
+    master_cf(&instance, |text| {
+        line = text.lines().count() + 3;
+        text + &format!(
+            "bulk unix - - n - - smtp\n  -o smtp_helo_timeout=9s\n  -o {{ smtp_sasl_password_maps = {table}, inline:{{{{{HOP}=nothing}}}} }}\n"
+        )
+    });
+    instance.set("transport_maps", &format!("inline:{{ {{b.example = bulk:{HOP}}} }}"));
+    instance.write_table("other.example other:password\n");
+    instance.postmap();
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    assert_eq!(place(&view), (instance.config_dir.join("master.cf"), line));
+}
+
 /// However many services ask one table, and have one rule, a look asks it once: for their logins, and for their TLS policy.
 #[test]
 fn a_look_asks_each_table_once_however_many_services_ask_it() {
@@ -183,7 +219,8 @@ fn a_look_asks_each_table_once_however_many_services_ask_it() {
         let policy = instance.config_dir.join("policy");
         fs::write(&policy, "").unwrap();
         instance.set("smtp_tls_policy_maps", &format!("texthash:{}", policy.display()));
-        let entries: String = names().map(|name| format!("{name} unix - - n - - smtp -o smtp_helo_timeout=9s\n")).collect();
+        let entries: String =
+            names().map(|name| format!("{name} unix - - n - - smtp -o smtp_helo_timeout=9s\n")).collect();
         master_cf(&instance, |text| text + &entries);
         // What starts them counts them.
         let programs = instance.config_dir.join("programs");
@@ -207,7 +244,10 @@ fn a_server_that_hangs_on_one_key_is_named_and_waited_for_once() {
     let (server, children) = counted_server(|key| (!key.contains("second")).then_some("NOTFOUND "));
     let (instance, postfix) = with_maps(|_| format!("{server}, OURS"));
     // A next hop without an entry: its keys are asked for together, with those of the other.
-    instance.set("transport_maps", "inline:{ {b.example = smtp:[relay.internal]:587}, {c.example = smtp:second.relay.internal:25} }");
+    instance.set(
+        "transport_maps",
+        "inline:{ {b.example = smtp:[relay.internal]:587}, {c.example = smtp:second.relay.internal:25} }",
+    );
     let relay = Relay { endpoint_aliases: vec!["relay.internal".into(), "second.relay.internal".into()], ..relay() };
     let postfix_of_both = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
     drop(postfix);

@@ -30,8 +30,8 @@ mod review;
 mod routes;
 mod sasl;
 mod searches;
-mod setting_lines;
 mod services;
+mod setting_lines;
 mod settings;
 mod survey;
 mod tables;
@@ -525,7 +525,8 @@ impl Postfix {
                 Some(problem) => (**problem).clone().into_error(),
                 None if maps.all.is_empty() => no_map(&setup.main).into_error(),
                 None => {
-                    let what = format!("smtp_sasl_password_maps named {id} a moment ago, and does not name it any more");
+                    let what =
+                        format!("smtp_sasl_password_maps named {id} a moment ago, and does not name it any more");
                     Fault::new(Class::ChangedUnderneath, what, "nothing: it is looked at anew")
                         .temporary()
                         .in_file(self.config_dir.join("main.cf"))

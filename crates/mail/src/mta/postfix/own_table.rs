@@ -40,7 +40,10 @@ impl<'a> NamedIn<'a> {
     /// Beside a table that we cannot write: one that we can, asked before it, so that one which has an answer for everything
     /// leaves it its turn. It is new and empty: nothing that an old file holds goes into use. Then a person moves the login into it.
     pub(super) fn own_table_in_front(self) -> String {
-        self.new_table_in_front("then move the relay's login into it, with its key", "move the relay's login into it, with its key")
+        self.new_table_in_front(
+            "then move the relay's login into it, with its key",
+            "move the relay's login into it, with its key",
+        )
     }
 
     /// The same, where there is no login yet: relaykey adds it.

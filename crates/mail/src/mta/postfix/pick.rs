@@ -410,7 +410,11 @@ impl Answering<'_> {
     fn of_entry(&self, at: EntryAt, severity: Severity, what: String, fix: String) -> Problem {
         let entry = self.entry(at);
         let line = entry.on_line();
-        let key = if self.is_written_out(at.table) { self.ids[at.table].to_string() } else { shown::quoted_key(&entry.key, line) };
+        let key = if self.is_written_out(at.table) {
+            self.ids[at.table].to_string()
+        } else {
+            shown::quoted_key(&entry.key, line)
+        };
         let mut problem = Problem::new(severity, Some(self.file(at.table).to_owned()), format!("{key}: {what}"), fix);
         (problem.class, problem.subject) = (Class::Ambiguous, Subject::Table);
         problem.finding.line = line;

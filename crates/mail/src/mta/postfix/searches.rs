@@ -7,20 +7,20 @@
 //!
 //! Where a search ends in a table that cannot be listed, what stands in ours is not what mail goes out with.
 
-use std::path::{Path, PathBuf};
+use super::Postfix;
 use super::ownership::LiveKeys;
 use super::proxymap::unproxied;
 use super::review::{Problem, Subject};
 use super::settings::Settings;
 use super::survey::{Survey, TableSurvey};
 use super::tables::{LoginMap, NoAnswer, answer};
-use super::Postfix;
 use crate::credential;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host::trust::quoted;
 use crate::mta::table::same_key;
 use crate::mta::{Answer, Ours, Running, shown};
+use std::path::{Path, PathBuf};
 
 /// Kinds whose answers come from a server, which may be down for a while.
 const SERVERS: [&str; 10] =
