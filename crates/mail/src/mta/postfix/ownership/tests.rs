@@ -1256,12 +1256,12 @@ fn an_earlier_ready_made_password_makes_others_doubtful_and_is_no_regions_for_ce
                            [email-smtp.eu-west-1.amazonaws.com]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
                 ..ALIAS
             },
-            "0:1*, region? 0:2, eu-west-1 0:3",
+            "0:1*, old 0:3, region? 0:2, left eu-west-1 0:3",
         ),
         // Of a sender's line, whose mail may go anywhere, it does not tell which region's it is;
         (Host { ids: WITH_MISTAKEN, ..BY_SENDER }, "0:1*, region? 0:2"),
         // where all its mail goes to one, that does.
-        (Host { ids: WITH_MISTAKEN, hops: &[OURS], ..BY_SENDER }, "0:1*, 0:2"),
+        (Host { ids: WITH_MISTAKEN, hops: &[OURS], ..BY_SENDER }, "0:1*, 0:2*"),
     ]);
 }
 
