@@ -342,6 +342,7 @@ impl<'a> World<'a> {
             .env("CFG", &self.instances[0].config_dir)
             .env("CFG2", self.instances.get(1).map_or(Path::new(""), |i| &i.config_dir))
             .env("WORK", &self.work)
+            .env("RELAYKEY", lab::program())
             .env("OLD", self.keys.old.pair());
         Some(shell)
     }

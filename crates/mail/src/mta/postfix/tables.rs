@@ -525,6 +525,12 @@ impl LoginMaps {
             return number;
         }
         let mut map = LoginMap::of(named, spelt);
+        // Two paths to one file, as through a link to its directory.
+        let is_same = |known: &&Store| map.store.as_ref().is_ok_and(|store| store.is_same_file(known));
+        let same = self.all.iter().position(|known| known.store.as_ref().ok().as_ref().is_some_and(is_same));
+        if let Some(number) = same {
+            return number;
+        }
         if let Some(number) = self.all.iter().position(|known| known.id == map.id) {
             // One path, spelt in two ways.
             if self.all[number].store.is_ok() && map.store.is_ok() {
@@ -634,6 +640,11 @@ impl Store {
         let name = format!("{}:{}", kind.name(), path.display());
         let delimiter = settings.delimiter().unwrap_or_default();
         Ok(Self { kind, name, is_proxied, delimiter, text: resolve(&path)?, map, path })
+    }
+
+    /// Is it the same table by another path?
+    fn is_same_file(&self, other: &Self) -> bool {
+        (self.kind, self.is_proxied, &self.text, &self.map) == (other.kind, other.is_proxied, &other.text, &other.map)
     }
 
     /// Does Postfix go on with what it has read until it is reloaded?
