@@ -34,7 +34,7 @@ use relaykey_core::exit::Exit;
 pub use self::doubts::{FileWarning, doubts};
 use self::durable::state_failure;
 pub use self::endpoints::{login_at, or_the_default, places_used};
-pub use self::fetched::{in_order, logins_of, named, shown_before_the_login, with_named};
+pub use self::fetched::{in_order, logins_of, named, not_told, shown_before_the_login, with_named};
 pub use self::operator::{host_name, operator, operator_with};
 pub use self::run::LONGEST_STEP;
 pub use self::steps::ours;

@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use super::OpenedSource;
 use super::steps::{ours, target_id};
-use crate::apply::{Logins, Ours, Request};
+use crate::apply::{Logins, NamedLogin, Ours, Request};
 use crate::config;
 use crate::credential::{Login, NOT_SHOWN, Payload, PayloadError, PayloadForm, is_access_key_id, shown_or_said};
 use crate::fault::{Class, Failure, Fault};
@@ -59,7 +59,7 @@ pub async fn named(source: &OpenedSource) -> EarlierVersions {
     let (current, mut earlier) = futures_util::future::join(source.fetch(), source.earlier()).await;
     // Why it cannot be fetched is told by the step that needs it.
     let current = current.ok().map(|current| current.payload);
-    earlier.payloads.extend(current.filter(|payload| is_access_key_id(payload.username())));
+    earlier.current = current.filter(|payload| is_access_key_id(payload.username()));
     earlier
 }
 
@@ -79,8 +79,50 @@ pub(super) async fn known_as_ours(
 
 /// With what the source names as earlier versions: their key ids, and the logins that tell which region's each entry has.
 pub fn with_named(ours: Ours, named: &EarlierVersions, smtp: &config::Smtp) -> Ours {
-    let named_logins = named.payloads.iter().filter_map(|payload| logins_of(payload, smtp).ok()).collect();
-    Ours { named: named.ids().collect(), named_logins, ..ours }
+    // What this host takes is tried before anything is written.
+    let taken = named.current.iter().flat_map(|payload| named_logins(payload, smtp, true).0);
+    let earlier = named.payloads.iter().flat_map(|payload| named_logins(payload, smtp, false).0);
+    Ours { named: named.ids().collect(), named_logins: earlier.chain(taken).collect(), ..ours }
+}
+
+/// An endpoint, and why a version has no login for it.
+type WithoutLogin<'s> = (&'s config::Smtp, PayloadError);
+
+/// The logins of a version at an endpoint and its further regions, as far as it has them, and at which of them it has none. A ready-made
+/// one is said to be the default endpoint's, and certain only where it is tried there.
+fn named_logins<'s>(
+    payload: &Payload,
+    smtp: &'s config::Smtp,
+    is_tried: bool,
+) -> (Vec<NamedLogin>, Vec<WithoutLogin<'s>>) {
+    let is_made = payload.form == PayloadForm::JsonIamKey;
+    let (mut known, mut without) = (Vec::new(), Vec::new());
+    for (endpoint, at) in smtp.endpoints().enumerate().filter(|(endpoint, _)| is_made || *endpoint == 0) {
+        match payload.login(&at.endpoint, at.region.as_deref()) {
+            Ok(login) => known.push(NamedLogin { login, endpoint, is_certain: is_made || is_tried }),
+            Err(e) => without.push((at, e)),
+        }
+    }
+    (known, without)
+}
+
+/// What earlier versions do not tell of entries with their key ids, though they were read, each with what follows from it.
+pub fn not_told<'a>(named: &EarlierVersions, smtps: impl Iterator<Item = &'a config::Smtp> + Clone) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for payload in &named.payloads {
+        let id = shown_or_said(payload.username(), false);
+        for (at, e) in smtps.clone().flat_map(|smtp| named_logins(payload, smtp, false).1) {
+            let what = format!(
+                "the earlier key {id} has no password for {}, as far as the source tells ({e}), so that no entry with it is known by \
+                 its password as one of there",
+                at.endpoint
+            );
+            if !all.contains(&what) {
+                all.push(what);
+            }
+        }
+    }
+    all
 }
 
 /// Asks the source. Where it still has the applied version, nothing more is asked: the credential itself stays where it is
@@ -361,6 +403,53 @@ mod tests {
 
     fn now<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    }
+
+    const ID: &str = "AKIAIOSFODNN7EXAMPLE";
+
+    fn smtp() -> config::Smtp {
+        let text = "config_version = 1\n[[credential]]\nname = \"ses\"\n[credential.source]\ntype = \"file\"\npath = \"/x\"\n\
+                    [credential.smtp]\nendpoint = \"email-smtp.us-east-1.amazonaws.com\"\n\
+                    [[credential.smtp.also]]\nendpoint = \"relay.internal\"\nregion = \"eu-west-1\"\n\
+                    [[credential.smtp.also]]\nendpoint = \"email-smtp.us-east-2.amazonaws.com\"\n\
+                    [[credential.target]]\ntype = \"postfix\"\n";
+        config::parse(text).unwrap().0.credentials[0].targets[0].smtp.clone()
+    }
+
+    fn known(named: &EarlierVersions, smtp: &config::Smtp) -> Vec<(usize, bool)> {
+        let ours = with_named(Ours::default(), named, smtp);
+        ours.named_logins.iter().map(|named| (named.endpoint, named.is_certain)).collect()
+    }
+
+    #[test]
+    fn of_an_earlier_version_is_kept_what_is_known_and_said_what_is_not() {
+        let iam =
+            format!(r#"{{"accessKeyId": "{ID}", "secretAccessKey": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"}}"#);
+        let payload = |text: &str| Payload::parse(text.as_bytes(), &JsonKeys::default()).unwrap();
+        let named = EarlierVersions { payloads: vec![payload(&iam)], ..EarlierVersions::default() };
+        let mut smtp = smtp();
+        let not_told_of = |named: &EarlierVersions, smtp: &config::Smtp| not_told(named, std::iter::once(smtp));
+        assert_eq!(known(&named, &smtp), [(0, true), (1, true), (2, true)]);
+        assert_eq!(not_told_of(&named, &smtp), Vec::<String>::new());
+        smtp.also[0].region = None;
+        assert_eq!(known(&named, &smtp), [(0, true), (2, true)]);
+        let [said] = &not_told_of(&named, &smtp)[..] else { panic!("one") };
+        assert!(said.contains(ID) && said.contains("relay.internal") && !said.contains("wJalr"), "{said}");
+    }
+
+    #[test]
+    fn an_earlier_ready_made_password_is_certain_of_no_region() {
+        let ready =
+            |password: &str| Payload::parse(format!("{ID}:{password}").as_bytes(), &JsonKeys::default()).unwrap();
+        let good = ready("BMPPgbAHoFVbze1Ud0oA5uNdXRwUXUZ+qOwphGJbl/cS");
+        let named = EarlierVersions { payloads: vec![good.clone()], current: Some(good), ..EarlierVersions::default() };
+        // What this host takes itself is tried before anything is written.
+        assert_eq!(known(&named, &smtp()), [(0, false), (0, true)]);
+        assert_eq!(named.ids().collect::<Vec<_>>(), [ID, ID]);
+        let withdrawn = EarlierVersions { payloads: vec![ready("not-derived")], ..EarlierVersions::default() };
+        assert_eq!(known(&withdrawn, &smtp()), []);
+        let said = not_told(&withdrawn, std::iter::once(&smtp()));
+        assert!(said.len() == 1 && said[0].contains("us-east-1"), "{said:?}");
     }
 
     #[test]

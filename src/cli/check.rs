@@ -136,6 +136,10 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             let fix = if is_none { String::new() } else { unread.fix };
             findings.say(Severity::Note, Some(&credential.name), "source", unread.what, fix);
         }
+        for what in agent::not_told(&earlier, credential.targets.iter().map(|target| &target.smtp)) {
+            let fix = "nothing, if every entry with it stands under a host that names its region".to_owned();
+            findings.say(Severity::Note, Some(&credential.name), "source", what, fix);
+        }
         let fetched = match &opened {
             Some(opened) => source(credential, state.as_ref(), opened, &targets, findings).await,
             None => None,

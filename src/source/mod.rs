@@ -66,6 +66,8 @@ pub type Looking<'a> = Pin<Box<dyn Future<Output = Result<SeenVersion, Fault>> +
 pub struct EarlierVersions {
     /// Those that could be read, each with an access key id. What is no access key id may be a secret in the wrong place.
     pub payloads: Vec<Payload>,
+    /// The one that this host takes itself, where that was asked for too.
+    pub current: Option<Payload>,
     /// Why another one could not be read, each with what it would have told; that there is none is among them.
     pub unread: Vec<Fault>,
 }
@@ -73,7 +75,7 @@ pub struct EarlierVersions {
 impl EarlierVersions {
     /// The access key ids of the versions that could be read.
     pub fn ids(&self) -> impl Iterator<Item = String> {
-        self.payloads.iter().map(|payload| payload.username().to_owned())
+        self.payloads.iter().chain(&self.current).map(|payload| payload.username().to_owned())
     }
 
     /// Takes in one version. `about`: which one it is.

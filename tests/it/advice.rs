@@ -370,6 +370,63 @@ fn a_login_table_is_made_before_it_is_named() {
     assert!(about(&findings(&instance), "smtp_sasl_password_maps").is_empty(), "{:?}", findings(&instance));
 }
 
+/// A service of its own whose tables cannot be written gets one that can: by the command of the fix, and for itself alone.
+#[test]
+fn a_service_whose_tables_cannot_be_written_gets_one_by_the_command_of_each_error() {
+    for (map, text, what) in [
+        // It has our login, or none for the endpoint while nothing is ours yet.
+        (
+            format!("static:{OLD}"),
+            format!("{HOP} {OLD}\n"),
+            "it holds a login of this credential in a table that relaykey cannot write",
+        ),
+        ("cidr:DIR/patterns".into(), "other.example other:password\n".into(), "relaykey can write none of them"),
+    ] {
+        let instance = instance(HOP);
+        let dir = instance.config_dir.display().to_string();
+        fs::write(instance.config_dir.join("patterns"), "192.0.2.0/24 other:password\n").unwrap();
+        instance.write_table(&text);
+        instance.postmap();
+        instance.set("transport_maps", &format!("inline:{{ {{bulk.example = bulk:{HOP}}} }}"));
+        let map = map.replace("DIR", &dir);
+        let master_cf = instance.config_dir.join("master.cf");
+        let entry = format!("bulk unix - - n - - smtp\n  -o smtp_sasl_password_maps={map}\n");
+        fs::write(&master_cf, fs::read_to_string(&master_cf).unwrap() + &entry).unwrap();
+        crate::lab::postfix::cool_down(&master_cf);
+        let of_main = said_by("postconf", &["-c", &dir, "-h", "smtp_sasl_password_maps"]);
+        let found = findings(&instance);
+        let [error] = about(&found, what)[..] else { panic!("{map}: {found:?}") };
+        assert_eq!(error.severity, Severity::Error, "{error:?}");
+        paste(&error.fix);
+        crate::lab::postfix::cool_down(&master_cf);
+        let first = format!("hash:{dir}/sasl_passwd_relay");
+        let named = said_by("postconf", &["-c", &dir, "-P", "-h", "bulk/unix/smtp_sasl_password_maps"]);
+        assert_eq!(named, format!("{first},{map}"));
+        assert_eq!(said_by("postconf", &["-c", &dir, "-h", "smtp_sasl_password_maps"]), of_main);
+        // One is enough: the rest is said in words, or done by relaykey.
+        let found = findings(&instance);
+        let into = format!("move the relay's login, with its key, into {first}, which relaykey can write");
+        assert!(about(&found, what).iter().all(|error| error.fix == into), "{found:?}");
+        assert!(
+            about(&found, "it has no entry for").iter().all(|missing| !missing.fix.contains("postconf")),
+            "{found:?}"
+        );
+    }
+}
+
+/// Where a login that is not ours answers, it is for a person to say what is to be; and where to.
+#[test]
+fn a_login_in_the_way_moves_into_the_table_beside() {
+    let instance = instance(HOP);
+    instance.write_table("other.example other:password\n");
+    instance.postmap();
+    let table = format!("hash:{}", instance.table().display());
+    instance.set("smtp_sasl_password_maps", &format!("{table} static:else:password"));
+    let found = findings(&instance);
+    let [found] = about(&found, "has another login for")[..] else { panic!("{found:?}") };
+    assert!(found.fix.contains("correct endpoint") && found.fix.contains(&format!("into {table}")), "{found:?}");
+}
+
 /// Beside a table that cannot be written this very instance gets one of its own: new, asked first, and with nothing in it.
 #[test]
 fn a_table_that_cannot_be_written_gets_one_of_this_instance_in_front() {

@@ -111,6 +111,27 @@ fn an_entry_with_another_regions_password_of_the_key_before_is_named_and_left() 
     }
 }
 
+/// The version before has no password that SES takes: its id is known, and what its password does not tell is said.
+#[test]
+fn an_earlier_version_without_a_password_of_ses_is_a_note() {
+    let name = fresh("earlier");
+    moto::shared().secret(&name, "USER:PASSWORD");
+    let is_first = std::cell::Cell::new(true);
+    let hold = |key: &Key| {
+        let value = match is_first.replace(false) {
+            true => json!({"username": key.id, "password": "not-derived-from-any-key"}).to_string(),
+            false => key.json(),
+        };
+        drop(moto::shared().put(&name, &value, &["AWSCURRENT"]));
+    };
+    let half = HalfRotated::new(|host| host.secret(&name), hold);
+    let HalfRotated { host, previous, current } = &half;
+    let says = format!("the earlier key {} has no password for", previous.id);
+    host.relaykey(&["check"]).expect(0).says(&[&says]).says_not("not-derived-from-any-key");
+    host.sync(&[], 0).says(&["ses: confirmed", &current.id]);
+    assert!(!table_of(host).contains(&previous.id));
+}
+
 /// The key before cannot be read: what is not known is left and nothing fails of it.
 #[test]
 fn an_earlier_version_that_cannot_be_read_is_a_note() {

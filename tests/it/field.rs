@@ -292,6 +292,15 @@ cases! {
     c430 = "430-relative-program-name";
     c431 = "431-second-table-missing";
     c432 = "432-other-service-unreadable";
+    c433 = "433-earlier-password-of-another-region";
+    c520 = "520-tls-by-policy-alone";
+    c521 = "521-use-tls-and-noplaintext";
+    c522 = "522-tunnel-by-policy-none";
+    c523 = "523-verified-options";
+    c535 = "535-table-by-two-paths";
+    c547 = "547-idle-line-of-another-alias";
+    c571 = "571-wrappermode-and-may";
+    c580 = "580-previous-said-by-root";
     }
 }
 

@@ -371,7 +371,7 @@ pub struct Program {
 /// Names another `relaykey` than the one that is tested: the release whose files `tests/it/legacy.rs` records.
 pub const RECORD_WITH: &str = "RELAYKEY_RECORD_WITH";
 
-fn program() -> PathBuf {
+pub fn program() -> PathBuf {
     std::env::var_os(RECORD_WITH).map_or_else(|| env!("CARGO_BIN_EXE_relaykey").into(), PathBuf::from)
 }
 

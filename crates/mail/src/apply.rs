@@ -42,7 +42,7 @@ use std::time::{Duration, Instant};
 use crate::fault::{Class, Fault};
 use crate::host;
 pub use crate::mta::by_hand::masked;
-pub use crate::mta::{KnownLogins, Logins, Ours, RegionalLogin, Running};
+pub use crate::mta::{KnownLogins, Logins, NamedLogin, Ours, RegionalLogin, Running};
 use crate::mta::{Mta, Reload, ServicePlan, TableId, WantedKey};
 use change::StagedChange;
 use journal::{ApplyJournal, LiveIdKey, SeenFiles, TableRecord, TargetRecord};

@@ -32,6 +32,8 @@ pub struct Case {
     pub broken: bool,
     /// The secret held another key before the one in the table, which still works.
     pub prev: bool,
+    /// That version held its ready-made password for the other region, by mistake.
+    pub prev_of_eu: bool,
     /// `iam`: the source holds the IAM key, and the password is derived.
     pub payload: String,
     /// `refuse`: it is right to refuse by name, and better to move.

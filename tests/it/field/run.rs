@@ -235,12 +235,18 @@ impl<'a> World<'a> {
         }
         self.script("setup.sh").as_mut().map(done);
         let name = self.words.fill("{secret_name}");
-        let first = if self.case.prev { &self.keys.prev } else { &self.keys.old };
-        self.in_aws(&name, first, true);
+        let first = match (self.case.prev, self.case.prev_of_eu) {
+            (true, true) => {
+                self.keys.prev.json().replace(self.keys.prev.password(), eu_password(&self.keys.prev).expose())
+            }
+            (true, false) => self.payload(&self.keys.prev),
+            (false, _) => self.payload(&self.keys.old),
+        };
+        self.in_aws(&name, &first, true);
         if self.case.prev {
             self.lives(&self.keys.prev);
             lab::next_second();
-            self.in_aws(&name, &self.keys.old, false);
+            self.in_aws(&name, &self.payload(&self.keys.old), false);
         }
         let agent = self.words.fill(&self.case.agent());
         if agent.contains("secret-b-") {
@@ -268,23 +274,22 @@ impl<'a> World<'a> {
         if self.case.payload == "iam" { key.iam_json() } else { key.json() }
     }
 
-    /// Puts a key into the source.
-    fn in_aws(&self, name: &str, key: &Key, is_first: bool) {
-        let value = self.payload(key);
+    /// Puts a value into the source.
+    fn in_aws(&self, name: &str, value: &str, is_first: bool) {
         let moto = moto::shared();
         if self.case.agent().contains("parameter-store") {
-            moto.parameter(name, &value);
+            moto.parameter(name, value);
         } else if is_first {
-            moto.secret(name, &value);
+            moto.secret(name, value);
         } else {
-            moto.put(name, &value, &["AWSCURRENT"]);
+            moto.put(name, value, &["AWSCURRENT"]);
         }
     }
 
     fn publish(&self) {
         lab::next_second();
         self.lives(&self.keys.new);
-        self.in_aws(&self.words.fill("{secret_name}"), &self.keys.new, false);
+        self.in_aws(&self.words.fill("{secret_name}"), &self.payload(&self.keys.new), false);
     }
 
     /// Makes an instance what the folder says.
@@ -335,6 +340,7 @@ impl<'a> World<'a> {
             .env("CFG", &self.instances[0].config_dir)
             .env("CFG2", self.instances.get(1).map_or(Path::new(""), |i| &i.config_dir))
             .env("WORK", &self.work)
+            .env("RELAYKEY", lab::program())
             .env("OLD", self.keys.old.pair());
         Some(shell)
     }

@@ -4,6 +4,8 @@ use super::*;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A table with our line, as a service finds it, and a service of another table.
 fn with_maps(maps: impl FnOnce(&Path) -> String) -> (Instance, Postfix) {
@@ -167,6 +169,134 @@ fn a_server_is_judged_by_the_keys_that_postfix_asks() {
     assert_eq!(unreadable(&postfix), []);
     instance.set("smtp_sender_dependent_authentication", "yes");
     assert_eq!(unreadable(&postfix), []);
+}
+
+/// What is written out in main.cf or master.cf is named by its line there, also where the setting goes on over several.
+#[test]
+fn an_entry_that_is_written_out_is_named_by_its_line_in_the_settings() {
+    let (instance, postfix) = with_maps(|_| "OURS".into());
+    let main_cf = instance.main_cf();
+    let text = fs::read_to_string(&main_cf).unwrap();
+    let table = format!("hash:{}", instance.table().display());
+    let value = format!(
+        "smtp_sasl_password_maps =\n# by hand\n  inline:{{ {{other.example = a:b}},\n    {{{HOP} = nothing}} }}\n  {table}\n"
+    );
+    fs::write(&main_cf, format!("{text}{value}")).unwrap();
+    lab::cool_down(&main_cf);
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    let place = |view: &View| {
+        let of_it = view.findings.iter().find(|finding| finding.what.contains("something that is not USER:PASSWORD"));
+        let Finding { file, line, .. } = of_it.unwrap_or_else(|| panic!("{:?}", view.findings));
+        (file.clone().unwrap(), line.unwrap())
+    };
+    assert_eq!(place(&view), (main_cf.clone(), text.lines().count() + 4));
+    // As a service's own option.
+    fs::write(&main_cf, &text).unwrap();
+    lab::cool_down(&main_cf);
+    let mut line = 0;
+    master_cf(&instance, |text| {
+        line = text.lines().count() + 3;
+        text + &format!(
+            "bulk unix - - n - - smtp\n  -o smtp_helo_timeout=9s\n  -o {{ smtp_sasl_password_maps = {table}, inline:{{{{{HOP}=nothing}}}} }}\n"
+        )
+    });
+    instance.set("transport_maps", &format!("inline:{{ {{b.example = bulk:{HOP}}} }}"));
+    instance.write_table("other.example other:password\n");
+    instance.postmap();
+    let view = postfix.inspect(&Ours::default()).unwrap();
+    assert_eq!(place(&view), (instance.config_dir.join("master.cf"), line));
+}
+
+/// However many services ask one table, and have one rule, a look asks it once: for their logins, and for their TLS policy.
+#[test]
+fn a_look_asks_each_table_once_however_many_services_ask_it() {
+    let asked = |services: usize| {
+        let (server, children) = counted_server(|_| Some("NOTFOUND "));
+        let (instance, postfix) = with_maps(|_| format!("OURS, {server}"));
+        let names = || (0..services).map(|number| format!("s{number}"));
+        let routes: Vec<String> = names().map(|name| format!("{{{name}.example = {name}:{HOP}}}")).collect();
+        instance.set("transport_maps", &format!("inline:{{ {} }}", routes.join(", ")));
+        let policy = instance.config_dir.join("policy");
+        fs::write(&policy, "").unwrap();
+        instance.set("smtp_tls_policy_maps", &format!("texthash:{}", policy.display()));
+        let entries: String =
+            names().map(|name| format!("{name} unix - - n - - smtp -o smtp_helo_timeout=9s\n")).collect();
+        master_cf(&instance, |text| text + &entries);
+        // What starts them counts them.
+        let programs = instance.config_dir.join("programs");
+        fs::create_dir(&programs).unwrap();
+        let script = programs.join("postmap");
+        let log = instance.config_dir.join("started");
+        fs::write(&script, format!("#!/bin/sh\necho >> {}\nexec /usr/sbin/postmap \"$@\"\n", log.display())).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        instance.set("command_directory", programs.to_str().unwrap());
+        let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+        assert_eq!(view.services.len(), services + 2, "each of them looks a login up, as smtp and relay do");
+        (children.load(Ordering::Relaxed), fs::read_to_string(&log).unwrap().lines().count())
+    };
+    let few = asked(1);
+    assert_eq!(asked(40), few);
+}
+
+/// A server that does not answer one key: a look ends, waits once, and says which table it is.
+#[test]
+fn a_server_that_hangs_on_one_key_is_named_and_waited_for_once() {
+    let (server, children) = counted_server(|key| (!key.contains("second")).then_some("NOTFOUND "));
+    let (instance, postfix) = with_maps(|_| format!("{server}, OURS"));
+    // A next hop without an entry: its keys are asked for together, with those of the other.
+    instance.set(
+        "transport_maps",
+        "inline:{ {b.example = smtp:[relay.internal]:587}, {c.example = smtp:second.relay.internal:25} }",
+    );
+    let relay = Relay { endpoint_aliases: vec!["relay.internal".into(), "second.relay.internal".into()], ..relay() };
+    let postfix_of_both = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
+    drop(postfix);
+    let e = postfix_of_both.inspect(&applied("AKIAOLD")).unwrap_err();
+    assert!(e.temporary && e.what.contains("socketmap:") && e.what.contains("did not end within"), "{e:?}");
+    assert!(e.fix.contains("postmap") && e.fix.contains("unlisted_ok"), "{e:?}");
+    complete(&e);
+    assert_eq!(children.load(Ordering::Relaxed), 1);
+}
+
+/// What it refuses of one next hop makes nothing of another one unknown, and what smtp(8) does not get to does not count.
+#[test]
+fn a_server_that_refuses_one_key_answers_for_the_others() {
+    let gives = |key: &str| match key {
+        "relay.internal" => Some("OK AKIAELSE:password"),
+        "[relay.internal]:587" => Some("PERM no such key"),
+        _ => Some("NOTFOUND "),
+    };
+    let (server, _) = counted_server(gives);
+    let (instance, postfix) = with_maps(|_| format!("OURS, {server}"));
+    instance.set("transport_maps", "inline:{ {b.example = smtp:[relay.internal]:587} }");
+    let view = postfix.inspect(&applied("AKIAOLD")).unwrap();
+    assert!(view.missing.is_empty(), "a login is in use for it: {:?}", view.missing);
+    let e = postfix.plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
+    assert!(e.class == Class::Ambiguous && e.what.contains("has another login for"), "{e:?}");
+}
+
+/// A socketmap that gives for a key what that gives, or nothing at all, and how many have asked it: each child of a look is one.
+fn counted_server(gives: impl Fn(&str) -> Option<&'static str> + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (clients, gives) = (Arc::new(AtomicUsize::new(0)), Arc::new(gives));
+    let count = clients.clone();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            count.fetch_add(1, Ordering::Relaxed);
+            let gives = gives.clone();
+            std::thread::spawn(move || {
+                while let Some(request) = netstring(&mut client) {
+                    let key = request.split_once(' ').map_or("", |(_, key)| key);
+                    let Some(answer) = gives(key) else { continue };
+                    if client.write_all(format!("{}:{answer},", answer.len()).as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (format!("socketmap:inet:127.0.0.1:{port}:logins"), clients)
 }
 
 /// A socketmap that has nothing, and refuses what is neither the name of a host nor an address.

@@ -213,8 +213,8 @@ impl Target {
     /// caller knows of it.
     pub(super) fn believed(&self, ours: &Ours, purpose: CallerPurpose) -> Result<Ours, Fault> {
         let mut ours = self.shared.store.own_ids(&self.id.credential)?.believed(ours, purpose);
-        for logins in std::mem::take(&mut ours.named_logins) {
-            ours.logins.passwords.extend(self.passwords_of(&logins)?);
+        for named in std::mem::take(&mut ours.named_logins) {
+            ours.logins.passwords.extend(self.password_of(named.endpoint, &named.login, named.is_certain)?);
         }
         let uncommitted = self.shared.store.get(&self.id)?;
         // So is what was swapped in under a name that the configuration has no more: it may have been this target's.

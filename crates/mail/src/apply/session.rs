@@ -113,7 +113,9 @@ impl Target {
             let region = self.regions.get(endpoint).cloned().unwrap_or_default();
             regional.push(RegionalLogin { region, live_id });
         }
-        ours.logins.passwords.extend(self.passwords_of(logins)?);
+        for (endpoint, login) in logins.each() {
+            ours.logins.passwords.extend(self.password_of(endpoint, login, true)?);
+        }
         ours.logins.know_regional(regional.clone());
         if regional.len() == 1 {
             regional.clear();
@@ -126,14 +128,20 @@ impl Target {
         logins.each().map(|(_, login)| self.shared.with_key(|key| key.live_id(login))).collect()
     }
 
-    /// Of the logins of an access key id: what tells them from those of other regions.
-    pub(super) fn passwords_of(&self, logins: &Logins) -> Result<Vec<KnownPassword>, Fault> {
-        let known = |(endpoint, login): (usize, &Login)| {
-            let live_id = self.shared.with_key(|key| key.live_id(login))?;
-            let region = self.regions.get(endpoint).cloned().unwrap_or_default();
-            Ok(KnownPassword { username: login.username.clone(), login: RegionalLogin { region, live_id } })
-        };
-        logins.each().filter(|(_, login)| is_access_key_id(&login.username)).map(known).collect()
+    /// Of the login of an access key id at an endpoint: what tells it from those of other regions.
+    pub(super) fn password_of(
+        &self,
+        endpoint: usize,
+        login: &Login,
+        is_certain: bool,
+    ) -> Result<Option<KnownPassword>, Fault> {
+        if !is_access_key_id(&login.username) {
+            return Ok(None);
+        }
+        let live_id = self.shared.with_key(|key| key.live_id(login))?;
+        let region = self.regions.get(endpoint).cloned().unwrap_or_default();
+        let login_there = RegionalLogin { region, live_id };
+        Ok(Some(KnownPassword { username: login.username.clone(), login: login_there, is_certain }))
     }
 
     /// The live id of what a plan puts under the live keys.

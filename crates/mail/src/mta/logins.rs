@@ -75,6 +75,18 @@ impl Logins {
     }
 }
 
+/// A login of a version that the source names to a host without state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedLogin {
+    /// The login.
+    pub login: Login,
+    /// The number of the endpoint that it is for.
+    pub endpoint: usize,
+    /// Made from the access key for that endpoint's region, or to be tried there before anything is written. What an earlier version
+    /// held ready-made may be of another region by mistake, and nobody tries it any more.
+    pub is_certain: bool,
+}
+
 impl From<Login> for Logins {
     /// Of a relay with one endpoint.
     fn from(login: Login) -> Self {

@@ -26,7 +26,7 @@ use crate::finding::Finding;
 use crate::host;
 pub use by_hand::ByHand;
 pub use key_ids::KeyIds;
-pub use logins::Logins;
+pub use logins::{Logins, NamedLogin};
 
 /// What is known of this credential's logins, those in use and those before: by it, and by where mail goes, is decided which
 /// entries are ours.
@@ -47,7 +47,7 @@ pub struct Ours {
     /// long as it remembers none of its own, and looks at them no more afterwards.
     pub named: Vec<String>,
     /// The logins of these versions at the endpoints, as far as the source gives them. `apply` takes their live ids alone.
-    pub named_logins: Vec<Logins>,
+    pub named_logins: Vec<NamedLogin>,
     /// What tells a login of ours by its password, where its user name may be another relay's too.
     pub logins: KnownLogins,
     /// The login is ready-made: there is a password for the region of the default endpoint, and for no other.
@@ -80,6 +80,9 @@ pub struct KnownPassword {
     pub username: String,
     /// The login with it, and which region's it is.
     pub login: RegionalLogin,
+    /// Is it that region's without a doubt? Else it is only said to be: that makes another one of the same id doubtful, and tells of
+    /// no entry which region it is for.
+    pub is_certain: bool,
 }
 
 /// The key is the host's, and always the same.
@@ -113,7 +116,8 @@ impl KnownLogins {
 
     /// The SES region whose password it is, where that is known.
     pub fn region_of(&self, login: &Login) -> Option<&str> {
-        let all = || self.regional.iter().chain(self.passwords.iter().map(|known| &known.login));
+        let certain = || self.passwords.iter().filter(|known| known.is_certain);
+        let all = || self.regional.iter().chain(certain().map(|known| &known.login));
         let id = self.key.as_ref().filter(|_| all().next().is_some())?.live_id(login);
         all().find(|known| known.live_id == id).map(|known| known.region.as_str())
     }
@@ -124,10 +128,17 @@ impl KnownLogins {
         let is_its = |known: &&KnownPassword| {
             known.username == login.username && region.is_none_or(|region| known.login.region == region)
         };
-        self.passwords.iter().any(|known| is_its(&known))
+        let id = self.key.as_ref().map(|key| key.live_id(login));
+        self.passwords.iter().any(|known| is_its(&known) && Some(&known.login.live_id) != id.as_ref())
             && ses_password_form(login.password.expose()).is_ok()
             && self.region_of(login).is_none()
             && !(self.is_applied_known() && self.knows(login))
+    }
+
+    /// Does an earlier version of the source hold it, of whatever region?
+    fn is_said(&self, login: &Login) -> bool {
+        let id = self.key.as_ref().map(|key| key.live_id(login));
+        self.passwords.iter().any(|known| Some(&known.login.live_id) == id.as_ref())
     }
 
     fn is_applied_known(&self) -> bool {

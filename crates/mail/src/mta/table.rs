@@ -322,6 +322,15 @@ impl Table {
         Self { delimiter, ..self }
     }
 
+    /// With its entries on these lines of another file, in their order; 0: on none.
+    #[must_use]
+    pub fn on_lines(mut self, lines: &[usize]) -> Self {
+        for (at, spot) in self.spots.iter_mut().enumerate() {
+            spot.line = lines.get(at).and_then(|line| u32::try_from(*line).ok()).unwrap_or_default();
+        }
+        self
+    }
+
     /// Where user names and passwords are split.
     pub fn delimiter(&self) -> Delimiter {
         self.delimiter

@@ -31,6 +31,7 @@ mod routes;
 mod sasl;
 mod searches;
 mod services;
+mod setting_lines;
 mod settings;
 mod survey;
 mod tables;
@@ -39,6 +40,7 @@ mod unlisted;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -84,6 +86,8 @@ pub struct Postfix {
     reload: Reload,
     /// What `postconf` said last, and of which files; `inspect` forgets it.
     kept: RefCell<Option<(ConfigId, Setup)>>,
+    /// What `postconf` said to these words, while the settings are read.
+    said: RefCell<HashMap<Vec<OsString>, Settings>>,
     /// What was found in the texts last.
     found: RefCell<Option<Found>>,
     /// What the comparison of a text, by its path, and its map said last.
@@ -110,6 +114,7 @@ impl Postfix {
             unlisted_ok: Vec::new(),
             reload: reload.clone(),
             kept: RefCell::default(),
+            said: RefCell::default(),
             found: RefCell::default(),
             compared: RefCell::default(),
             routes: RefCell::default(),
@@ -254,7 +259,7 @@ impl Mta for Postfix {
             return Err(problem.clone().into_error());
         }
         if survey.tables.is_empty() {
-            return Err(no_table(&self.config_dir));
+            return Err(no_table(&survey.setup.main));
         }
         let tasks: Vec<Task<'_>> = survey.tables.iter().map(|table| self.task(table, ours, logins)).collect();
         let mut diff = by_hand::explain(&tasks).diff;
@@ -305,7 +310,7 @@ impl Mta for Postfix {
         if let Some(problem) = errors.iter().find(|p| p.subject == Subject::Setup) {
             return Err(problem.clone().into_error());
         }
-        let Some(first_table) = survey.tables.first() else { return Err(no_table(&self.config_dir)) };
+        let Some(first_table) = survey.tables.first() else { return Err(no_table(&survey.setup.main)) };
         let mut tasks: Vec<Task<'_>> = survey.tables.iter().map(|table| self.task(table, ours, logins)).collect();
         // What a person changes is unread, whatever the kind of the table: we see to that, unless we must not.
         if !self.reload.is_ours() && self.running_with(&survey.setup.main)? != Running::No {
@@ -521,7 +526,13 @@ impl Postfix {
             None => Err(match maps.all.iter().find_map(|map| map.store.as_ref().err()) {
                 Some(problem) => (**problem).clone().into_error(),
                 None if maps.all.is_empty() => no_map(&setup.main).into_error(),
-                None => no_table(&self.config_dir),
+                None => {
+                    let what =
+                        format!("smtp_sasl_password_maps named {id} a moment ago, and does not name it any more");
+                    Fault::new(Class::ChangedUnderneath, what, "nothing: it is looked at anew")
+                        .temporary()
+                        .in_file(self.config_dir.join("main.cf"))
+                }
             }),
         }
     }
@@ -537,10 +548,10 @@ impl Postfix {
                     open.iter().map(|at| answer(&table.live, &table.odd, &found[*at].key)).collect::<Vec<_>>()
                 }
                 None => {
-                    let Some(map) = survey.maps.iter().find(|map| map.id == *id) else { continue };
+                    let Some(number) = survey.maps.iter().position(|map| map.id == *id) else { continue };
                     let keys: Vec<String> = open.iter().map(|at| found[*at].key.clone()).collect();
                     // What cannot be asked is told as not listed; what it answers is for the look-up before a change to find out.
-                    let Ok(answers) = self.look_up_other(&survey.setup.main, map, &keys) else { continue };
+                    let Ok(answers) = self.probe(survey, number, &keys) else { continue };
                     answers
                 }
             };

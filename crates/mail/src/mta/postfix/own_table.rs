@@ -7,6 +7,7 @@ use super::services::Service;
 use super::settings::Settings;
 use super::tables::{Kind, with_extension};
 use crate::fault::{Class, Fault};
+use crate::mta::TableId;
 
 /// The parameter that names login tables.
 pub(super) const PASSWORD_MAPS: &str = "smtp_sasl_password_maps";
@@ -15,7 +16,7 @@ pub(super) const PASSWORD_MAPS: &str = "smtp_sasl_password_maps";
 #[derive(Clone, Copy)]
 pub(super) struct NamedIn<'a> {
     pub(super) settings: &'a Settings,
-    service: Option<&'a str>,
+    pub(super) service: Option<&'a str>,
 }
 
 impl<'a> NamedIn<'a> {
@@ -37,8 +38,20 @@ impl<'a> NamedIn<'a> {
     }
 
     /// Beside a table that we cannot write: one that we can, asked before it, so that one which has an answer for everything
-    /// leaves it its turn. It is new and empty: nothing that an old file holds goes into use.
+    /// leaves it its turn. It is new and empty: nothing that an old file holds goes into use. Then a person moves the login into it.
     pub(super) fn own_table_in_front(self) -> String {
+        self.new_table_in_front(
+            "then move the relay's login into it, with its key",
+            "move the relay's login into it, with its key",
+        )
+    }
+
+    /// The same, where there is no login yet: relaykey adds it.
+    pub(super) fn empty_table_in_front(self) -> String {
+        self.new_table_in_front("relaykey adds the login", "relaykey adds the login")
+    }
+
+    fn new_table_in_front(self, then: &str, and: &str) -> String {
         let dir = self.config_dir();
         let file = ["sasl_passwd", "sasl_passwd_relay", "sasl_passwd_relaykey"].map(|name| dir.join(name));
         let is_new = |file: &&PathBuf| {
@@ -48,32 +61,54 @@ impl<'a> NamedIn<'a> {
         let file = file.iter().find(is_new).unwrap_or(&file[2]);
         let (make, table) = new_table(self.settings, file);
         let dir = dir.display();
-        const MOVE: &str = "# then move the relay's login into it, with its key";
         match self.service {
             None => format!(
-                "{make} && postconf -c {dir} -e \"{PASSWORD_MAPS} = {table} $(postconf -c {dir} -h {PASSWORD_MAPS})\" {MOVE}"
+                "{make} && postconf -c {dir} -e \"{PASSWORD_MAPS} = {table} $(postconf -c {dir} -h {PASSWORD_MAPS})\" # {then}"
             ),
             // `postconf -P` takes no white space.
             Some(name) if self.settings.get(PASSWORD_MAPS).contains(char::is_whitespace) => format!(
-                "{make} # then name {table} in {}, in front of what -o {PASSWORD_MAPS} of the service {name} names, and move the relay's \
-                 login into it, with its key",
+                "{make} # then name {table} in {}, in front of what -o {PASSWORD_MAPS} of the service {name} names; {and}",
                 self.file().display()
             ),
             Some(name) => format!(
                 "{make} && postconf -c {dir} -P \"{name}/unix/{PASSWORD_MAPS}={table},$(postconf -c {dir} -P -h \
-                 {name}/unix/{PASSWORD_MAPS})\" {MOVE}"
+                 {name}/unix/{PASSWORD_MAPS})\" # {then}"
             ),
         }
     }
 }
 
-pub(super) fn no_table(config_dir: &Path) -> Fault {
-    Fault::new(
-        Class::Config,
-        "smtp_sasl_password_maps names no table that relaykey can write",
-        format!("name one more there, as hash:{}/sasl_passwd, after what it names now", config_dir.display()),
-    )
-    .in_file(config_dir.join("main.cf"))
+/// Where a login gets that is to be changed by us.
+#[derive(Clone)]
+pub(super) enum WritableTable {
+    /// The same service names it.
+    Named(TableId),
+    /// By this command.
+    Made(String),
+}
+
+impl WritableTable {
+    /// What a person does with the login of the relay.
+    pub(super) fn fix(&self) -> String {
+        match self {
+            Self::Named(id) => format!("move the relay's login, with its key, into {id}, which relaykey can write"),
+            Self::Made(command) => command.clone(),
+        }
+    }
+
+    /// The same after something else that they do.
+    pub(super) fn and_fix(&self) -> String {
+        match self {
+            Self::Named(_) => format!("and {}", self.fix()),
+            Self::Made(command) => format!("and give it a table that relaykey can write: {command}"),
+        }
+    }
+}
+
+pub(super) fn no_table(settings: &Settings) -> Fault {
+    let main_cf = NamedIn::main_cf(settings);
+    let what = "smtp_sasl_password_maps names no table that relaykey can write";
+    Fault::new(Class::Config, what, main_cf.own_table_in_front()).in_file(main_cf.file())
 }
 
 /// No client service names a login table.

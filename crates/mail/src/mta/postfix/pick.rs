@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::hops::{Endpoint, Hops};
+use super::own_table::WritableTable;
 use super::ownership::{EntryAt, Fact, LiveKeys, Ownership};
 use super::review::{Problem, Subject};
 use super::services::Service;
@@ -16,6 +17,9 @@ use crate::instruction::relaykey;
 use crate::mta::compare::Names;
 use crate::mta::table::{Table, fold, same_key};
 use crate::mta::{KeyIds, LeftOut, Ours, TableId, shown, table};
+
+/// Kinds of table that we write.
+const WRITABLE: &str = "a table that relaykey can write: hash:, lmdb:, btree:, cdb: or texthash:";
 
 /// Entries that hold a user name of ours and are left, because they may be another relay's.
 #[derive(Default)]
@@ -151,6 +155,10 @@ pub(super) struct Answering<'a> {
     pub(super) main_cf: PathBuf,
     /// Is there a table that we can write?
     pub(super) has_store: bool,
+    /// For each login table that we cannot write, where its login gets; nothing, where no service asks it.
+    pub(super) instead: &'a [Option<WritableTable>],
+    /// For each service, how it gets a table that we can write.
+    pub(super) own_tables: &'a [String],
 }
 
 impl Answering<'_> {
@@ -203,6 +211,12 @@ impl Answering<'_> {
 
     fn entry(&self, at: EntryAt) -> table::Entry<'_> {
         self.tables[at.table].1.expect("it was found there").entry(at.entry)
+    }
+
+    /// Does it stand in main.cf or master.cf?
+    fn is_written_out(&self, table: usize) -> bool {
+        let file = self.file(table);
+        file == self.main_cf || file == self.main_cf.with_file_name("master.cf")
     }
 
     fn file(&self, table: usize) -> &Path {
@@ -277,7 +291,10 @@ impl Answering<'_> {
                     "it holds a login of this credential in a table that relaykey cannot write, so that it would go on with the \
                      old one"
                         .into(),
-                    "move the relay's login into a table that relaykey can write: hash:, lmdb:, btree:, cdb: or texthash:".into(),
+                    match &self.instead[at.table] {
+                        Some(table) => table.fix(),
+                        None => format!("move it into {WRITABLE}"),
+                    },
                 )),
                 Fact::NowhereToAdd { service, key } => {
                     // Why not is said of each of the tables.
@@ -289,7 +306,10 @@ impl Answering<'_> {
                                 "no table of the service {service} has a login for {}, and relaykey can write none of them",
                                 shown::hop(key)
                             ),
-                            "name a table among them that relaykey can write: hash:, lmdb:, btree:, cdb: or texthash:".into(),
+                            match self.services.iter().position(|known| known.name == *service) {
+                                Some(number) => self.own_tables[number].clone(),
+                                None => format!("name among them {WRITABLE}"),
+                            },
                         ));
                     }
                 }
@@ -325,7 +345,12 @@ impl Answering<'_> {
                 Fact::Shadowed { at, by } => problems.push(self.of_entry(
                     *at,
                     Severity::Warning,
-                    format!("it has no effect: the same key stands on line {}, which is the one that is found", self.entry(*by).line),
+                    match self.entry(*by).on_line() {
+                        Some(line) => {
+                            format!("it has no effect: the same key stands on line {line}, which is the one that is found")
+                        }
+                        None => "it has no effect: the same key stands before it, and that is the one that is found".into(),
+                    },
                     "take it out, if nothing else needs it".into(),
                 )),
                 Fact::LogsInNowhere { service, .. } => {
@@ -371,7 +396,9 @@ impl Answering<'_> {
         problems.extend(self.of_keys(found));
         for (number, pick) in picks.tables.iter().enumerate() {
             let Some(table) = self.tables[number].1 else { continue };
-            problems.extend(hidden_by_a_mark(table, self.file(number), &pick.candidates));
+            if !self.is_written_out(number) {
+                problems.extend(hidden_by_a_mark(table, self.file(number), &pick.candidates));
+            }
             for owned in &pick.owned {
                 let cannot = table.check_editable(owned.entry).err();
                 problems.extend(cannot.map(|e| Problem::of_table(e, self.file(number))));
@@ -382,10 +409,12 @@ impl Answering<'_> {
 
     fn of_entry(&self, at: EntryAt, severity: Severity, what: String, fix: String) -> Problem {
         let entry = self.entry(at);
-        // What stands in main.cf or master.cf is on no line of a table.
-        let in_settings = self.file(at.table) == self.main_cf;
-        let line = entry.on_line().filter(|_| !in_settings);
-        let key = if in_settings { self.ids[at.table].to_string() } else { shown::quoted_key(&entry.key, line) };
+        let line = entry.on_line();
+        let key = if self.is_written_out(at.table) {
+            self.ids[at.table].to_string()
+        } else {
+            shown::quoted_key(&entry.key, line)
+        };
         let mut problem = Problem::new(severity, Some(self.file(at.table).to_owned()), format!("{key}: {what}"), fix);
         (problem.class, problem.subject) = (Class::Ambiguous, Subject::Table);
         problem.finding.line = line;
@@ -393,16 +422,16 @@ impl Answering<'_> {
     }
 
     /// A login for a next hop of ours stands where there are no entries of single keys.
-    fn answered_elsewhere(&self, key: &str, table: usize, is_ours: bool) -> Problem {
-        let (hop, table) = (shown::hop(key), &self.ids[table]);
-        let into = "into a table that relaykey can write: hash:, lmdb:, btree:, cdb: or texthash:";
+    fn answered_elsewhere(&self, key: &str, table_number: usize, is_ours: bool) -> Problem {
+        let (hop, table) = (shown::hop(key), &self.ids[table_number]);
+        let instead = self.instead[table_number].as_ref();
         let (what, fix) = if is_ours {
             (
                 format!(
                     "{table} has the login of this credential for {hop}, and relaykey cannot write it, so that mail would go on with \
                      the old one"
                 ),
-                format!("move the login for {hop} {into}"),
+                instead.map_or_else(|| format!("move the login for {hop} into {WRITABLE}"), WritableTable::fix),
             )
         } else {
             (
@@ -411,8 +440,9 @@ impl Answering<'_> {
                 ),
                 format!(
                     "if mail is to go on with the login that stands there, correct endpoint, or list in the target's keys those that are \
-                     this credential's; if {hop} is to have this credential's login, move the one that stands there {into}, and list \
-                     {hop} in the target's keys, with all others that are this credential's"
+                     this credential's; if {hop} is to have this credential's login, list it in the target's keys, with all others that \
+                     are this credential's, {}",
+                    instead.map_or_else(|| format!("and move the login into {WRITABLE}"), WritableTable::and_fix)
                 ),
             )
         };

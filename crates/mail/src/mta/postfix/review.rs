@@ -1,5 +1,6 @@
 //! What in the settings, the files and the programs loses mail, lets others in, or would make us guess.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -16,6 +17,7 @@ use super::services::Service;
 use super::settings::{Settings, postconf};
 use super::survey::Survey;
 use super::tables::Store;
+use super::tls::{PolicyAnswers, default_level, security_options};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host;
@@ -68,23 +70,22 @@ impl Postfix {
         let Survey { setup, hops, .. } = survey;
         let mut problems = self.review_routes(survey);
         let mut reviewed = false;
+        let mut policies = PolicyAnswers::new();
         for service in setup.services.iter().filter(|service| service.logs_in()) {
             let own: Vec<&NextHop> = hops.ours(&service.name).collect();
             if !own.is_empty() {
-                problems.extend(self.review_login(service));
+                let levels = self.levels(service, &own, &mut policies);
+                problems.extend(self.review_login(service, &levels));
                 problems.extend(self.review_hops(service, &own));
                 reviewed = true;
             }
         }
         if !reviewed {
-            let main = Service {
-                name: String::new(),
-                settings: setup.main.clone(),
-                overridden: std::collections::BTreeSet::new(),
-            };
-            problems.extend(self.review_login(&main));
+            let main = Service { name: String::new(), settings: setup.main.clone(), overridden: BTreeSet::new() };
+            let levels = BTreeSet::from([default_level(&main)]);
+            problems.extend(self.review_login(&main, &levels));
         }
-        problems.extend(self.review_tls(survey));
+        problems.extend(self.review_tls(survey, &mut policies));
         problems
     }
 
@@ -203,27 +204,22 @@ impl Postfix {
         format!("postconf -c {dir} -e '{parameter} ={space}{value}' && postfix -c {dir} reload")
     }
 
-    /// How a service logs in.
-    fn review_login(&self, service: &Service) -> Vec<Problem> {
+    /// How a service logs in, with these levels of TLS.
+    fn review_login(&self, service: &Service, levels: &BTreeSet<String>) -> Vec<Problem> {
         let settings = &service.settings;
         let mut problems = Vec::new();
         let set = |parameter: &str, value: &str| self.set(service, parameter, value);
         let mut tell = |severity: Severity, parameter: &str, what: String, fix: String| {
             problems.push(Problem::new(severity, Some(self.file_of(service, parameter)), what, fix));
         };
-        let level = settings.get("smtp_tls_security_level").to_ascii_lowercase();
-        let in_clear = matches!(level.as_str(), "" | "none");
         let is_ses = Endpoint::of(&self.relay).region.is_some();
         let severity = if is_ses { Severity::Error } else { Severity::Warning };
-        let options: &[&str] = if in_clear {
-            &["smtp_sasl_security_options"]
-        } else {
-            &["smtp_sasl_tls_security_options", "smtp_sasl_tls_verified_security_options"]
-        };
+        let options: BTreeSet<&str> = levels.iter().flat_map(|level| security_options(level)).copied().collect();
         for option in options {
+            let in_clear = option == "smtp_sasl_security_options";
             let words = settings.list(option);
             if words.iter().any(|word| word.eq_ignore_ascii_case("noplaintext")) {
-                let also = if in_clear { "" } else { " (unset, it follows smtp_sasl_security_options)" };
+                let also = if in_clear { "" } else { " (where it is unset, it follows smtp_sasl_security_options)" };
                 // What else it excludes stays excluded.
                 let is_other = |word: &&&str| words.iter().any(|have| have.eq_ignore_ascii_case(word));
                 let mut rest: Vec<&str> = OTHER_OPTIONS.iter().filter(is_other).copied().collect();
@@ -294,7 +290,8 @@ impl Postfix {
         }
         problems.extend(self.review_plug_ins(service));
         let bundle = settings.get("smtp_tls_CAfile");
-        if !in_clear && bundle.starts_with('/') && !Path::new(bundle).exists() {
+        let has_tls = levels.iter().any(|level| !matches!(level.as_str(), "" | "none"));
+        if has_tls && bundle.starts_with('/') && !Path::new(bundle).exists() {
             problems.push(Problem::warning(
                 Some(self.file_of(service, "smtp_tls_CAfile")),
                 format!("smtp_tls_CAfile names {bundle:?}, which is not there: TLS is not available, and mail waits in the queue"),

@@ -7,22 +7,20 @@
 //!
 //! Where a search ends in a table that cannot be listed, what stands in ours is not what mail goes out with.
 
-use std::path::{Path, PathBuf};
-use std::time::Instant;
-
+use super::Postfix;
 use super::ownership::LiveKeys;
 use super::proxymap::unproxied;
 use super::review::{Problem, Subject};
 use super::settings::Settings;
 use super::survey::{Survey, TableSurvey};
 use super::tables::{LoginMap, NoAnswer, answer};
-use super::{COMMAND, Postfix};
 use crate::credential;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host::trust::quoted;
 use crate::mta::table::same_key;
 use crate::mta::{Answer, Ours, Running, shown};
+use std::path::{Path, PathBuf};
 
 /// Kinds whose answers come from a server, which may be down for a while.
 const SERVERS: [&str; 10] =
@@ -37,12 +35,13 @@ enum End {
     /// In the table of this number.
     Found(usize, Answer),
     Fails(usize, WhyNoAnswer),
+    /// In a table that fails for good, which is told.
+    FailsAsTold,
 }
 
-/// What a table gives for the keys that a service tries for a next hop.
+/// What a table gives for a key that a service tries for a next hop.
 enum Given {
-    /// One for each of the first keys, as far as the table answers; those behind the first that is found do not count.
-    Answers(Vec<Answer>),
+    Answer(Answer),
     /// It cannot be asked: what it gives is not known.
     Unknown,
     Fails(WhyNoAnswer),
@@ -79,8 +78,8 @@ impl Postfix {
             // Some sender has no line of their own in any table. A server may refuse what is no address.
             let nobody = by_sender.then(|| vec![format!("nobody@{}", self.relay.endpoint)]);
             for tried in live.tried.iter().chain(&nobody) {
-                match self.search(survey, live, tried, &mut silent)? {
-                    End::Fails(number, _) if told.contains(&number) => {}
+                match self.search(survey, live, tried, &told, &mut silent)? {
+                    End::FailsAsTold => {}
                     End::Fails(_, WhyNoAnswer::ForNow(fault)) => return Err(fault),
                     End::Fails(number, WhyNoAnswer::ForGood(problem)) => {
                         told.push(number);
@@ -141,39 +140,34 @@ impl Postfix {
         Some(Problem { subject: Subject::Table, ..problem })
     }
 
-    /// `silent`: tables that somebody answers for and that gave no answer.
+    /// `told`: tables that fail for good. `silent`: those that somebody answers for and that gave no answer.
     fn search(
         &self,
         survey: &Survey,
         live: &LiveKeys,
         tried: &[String],
+        told: &[usize],
         silent: &mut Vec<usize>,
     ) -> Result<End, Fault> {
-        let mut asked: Vec<(usize, usize, Answer)> = Vec::new();
         for n in 0..tried.len() {
             for &number in &live.tables {
                 if silent.contains(&number) {
                     continue;
                 }
-                let known = |(of, key, _): &&(usize, usize, Answer)| (*of, *key) == (number, n);
-                let given = match asked.iter().find(known) {
-                    Some((_, _, given)) => given.clone(),
-                    None => match self.ask_any(survey, number, &tried[n..], &live.service)? {
-                        Given::Fails(failing) => return Ok(End::Fails(number, failing)),
-                        // Whoever answers for it says that it has none of our logins: Postfix goes on behind it. It is not waited
-                        // for again.
-                        Given::Unknown if self.is_answered_for(&survey.maps[number]) => {
-                            silent.push(number);
-                            continue;
-                        }
-                        // It may have the key, so that nothing behind it is known to be asked.
-                        Given::Unknown => return Ok(End::Nowhere),
-                        Given::Answers(answers) => {
-                            let given = answers[0].clone();
-                            asked.extend(answers.into_iter().zip(n..).map(|(answer, key)| (number, key, answer)));
-                            given
-                        }
-                    },
+                if told.contains(&number) {
+                    return Ok(End::FailsAsTold);
+                }
+                let given = match self.ask_any(survey, number, &tried[n..], &live.service)? {
+                    Given::Fails(failing) => return Ok(End::Fails(number, failing)),
+                    // Whoever answers for it says that it has none of our logins: Postfix goes on behind it. It is not waited
+                    // for again.
+                    Given::Unknown if self.is_answered_for(&survey.maps[number]) => {
+                        silent.push(number);
+                        continue;
+                    }
+                    // It may have the key, so that nothing behind it is known to be asked.
+                    Given::Unknown => return Ok(End::Nowhere),
+                    Given::Answer(given) => given,
                 };
                 if given != Answer::Nothing {
                     return Ok(End::Found(number, given));
@@ -183,7 +177,7 @@ impl Postfix {
         Ok(End::Nowhere)
     }
 
-    /// `keys`: the one that Postfix asks, and those that it may ask after it.
+    /// `keys`: the one that Postfix asks, and those that it may ask after it, which are asked along with it.
     fn ask_any(&self, survey: &Survey, number: usize, keys: &[String], service: &str) -> Result<Given, Fault> {
         if let Some(table) = survey.tables.iter().find(|table| table.number == number) {
             let lookups = table.lookups();
@@ -191,11 +185,10 @@ impl Postfix {
                 return Ok(Given::Fails(WhyNoAnswer::ForGood(Box::new(self.not_opened(table, service)))));
             }
             let is_written = |key: &String| lookups.iter().any(|wanted| wanted.key.eq_ignore_ascii_case(key));
-            let given = |key: &String| match answer(&table.live, &table.odd, key) {
-                Answer::Nothing if is_written(key) => Answer::NoLogin,
+            return Ok(Given::Answer(match answer(&table.live, &table.odd, &keys[0]) {
+                Answer::Nothing if is_written(&keys[0]) => Answer::NoLogin,
                 given => given,
-            };
-            return Ok(Given::Answers(keys.iter().map(given).collect()));
+            }));
         }
         let (map, main) = (&survey.maps[number], &survey.setup.main);
         if map.store.is_ok() || map.fixed.is_none() && self.is_without_proxymap(map, main) {
@@ -205,17 +198,17 @@ impl Postfix {
         if map.store.as_ref().is_err_and(|problem| problem.class != Class::Unsupported) {
             return Ok(Given::Unknown);
         }
-        let asked_at = Instant::now();
-        let answers = match self.try_other(main, map, keys) {
+        let answers = match self.probe(survey, number, keys) {
             // A server may refuse a key that Postfix never gets to. One that says nothing is not waited for twice.
-            Err(NoAnswer::Failed(_)) if keys.len() > 1 && asks_a_server(map) && asked_at.elapsed() < COMMAND => {
-                self.try_other(main, map, &keys[..1])
-            }
+            Err(NoAnswer::Failed(_)) if keys.len() > 1 && asks_a_server(map) => self.probe(survey, number, &keys[..1]),
             answers => answers,
         };
         Ok(match answers {
-            Ok(answers) => Given::Answers(answers),
+            Ok(answers) => Given::Answer(answers[0].clone()),
             Err(NoAnswer::EntriesAreItsName) => Given::Unknown,
+            // Whatever it asks: nothing is wrong with what is named there.
+            Err(NoAnswer::Silent(_)) if self.is_answered_for(map) => Given::Unknown,
+            Err(NoAnswer::Silent(why)) => Given::Fails(for_now(&why)),
             Err(NoAnswer::Failed(why)) => match self.why(main, map, &why, service)? {
                 // Postfix may be let in where root is not.
                 WhyNoAnswer::ForNow(_) if self.is_answered_for(map) => Given::Unknown,
@@ -281,13 +274,7 @@ impl Postfix {
             return Ok(for_good(mail_waits(&file, format!("it is not there, and {table} is it"), fix, service)));
         }
         if asks_a_server(map) || said.class != Class::Command {
-            let mut fault = said.clone();
-            fault.fix = format!(
-                "{}; if Postfix itself is let in there, and you know that no login for SES is in it, say so: unlisted_ok in \
-                 [[credential.target]] names it, spelt as smtp_sasl_password_maps has it",
-                fault.fix
-            );
-            return Ok(WhyNoAnswer::ForNow(fault));
+            return Ok(for_now(said));
         }
         let fix = format!("mend what it names, or {}", self.take_out(table));
         let file: &PathBuf = if is_file { &file } else { &main_cf };
@@ -302,8 +289,19 @@ impl Postfix {
     }
 }
 
+/// It may come back by itself.
+fn for_now(said: &Fault) -> WhyNoAnswer {
+    let mut fault = said.clone();
+    fault.fix = format!(
+        "{}; if Postfix itself is let in there, and you know that no login for SES is in it, say so: unlisted_ok in \
+         [[credential.target]] names it, spelt as smtp_sasl_password_maps has it",
+        fault.fix
+    );
+    WhyNoAnswer::ForNow(fault)
+}
+
 /// Is it a server's, or made of tables one of which is?
-fn asks_a_server(map: &LoginMap) -> bool {
+pub(super) fn asks_a_server(map: &LoginMap) -> bool {
     map.spelt().split([':', '{', '}', ',', ' ', '\t']).any(|word| SERVERS.contains(&word))
 }
 

@@ -128,7 +128,16 @@ impl Postfix {
         }
         words.push("-x".into());
         words.extend(PARAMETERS.iter().map(OsString::from));
-        let mut settings = Settings::parse(&self.postconf(&words)?);
+        // Services with the same options go by the same.
+        let known = self.said.borrow().get(&words).cloned();
+        let mut settings = match known {
+            Some(known) => known,
+            None => {
+                let said = Settings::parse(&self.postconf(&words)?);
+                self.said.borrow_mut().insert(words, said.clone());
+                said
+            }
+        };
         for value in settings.0.values_mut() {
             for (stand_in, login) in &withheld {
                 if value.contains(stand_in) {

@@ -110,6 +110,7 @@ impl Postfix {
         {
             return Ok(setup.clone());
         }
+        self.said.borrow_mut().clear();
         let mut main = self.read_settings()?;
         let by_service = self.by_service()?;
         if !by_service.is_empty() {
@@ -120,6 +121,7 @@ impl Postfix {
         let routing = self.read_routing(&main, &by_service, &listed)?;
         let mut commands = CommandService::all(&listed, Path::new(main.get("daemon_directory")));
         commands.extend(self.mailbox_commands(&main, &by_service, &listed)?);
+        self.said.borrow_mut().clear();
         let setup = Setup { services, proxymap, routing, commands, main };
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
         *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, setup.clone()));

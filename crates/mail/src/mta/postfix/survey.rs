@@ -8,12 +8,14 @@ use std::time::SystemTime;
 use super::Postfix;
 use super::differences::Compiling;
 use super::hops::{Endpoint, Hops, host_part};
+use super::own_table::{NamedIn, WritableTable};
 use super::ownership::{Client, Entries, KnownIds, LiveKeys, LoginTable, Scope, ownership};
 use super::pick::{Answering, Owned, Pick, Picks};
 use super::proxymap;
 use super::review::{Problem, Subject};
 use super::settings::{Settings, Setup, settled};
 use super::tables::{LoginMap, LoginMaps, Store, look, no_map};
+use super::unlisted::Answered;
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -61,7 +63,8 @@ impl Postfix {
         let endpoints: Vec<Endpoint> = self.relay.endpoints().map(Endpoint::of).collect();
         let hops = Hops::of(&setup.routing, &setup.services, &self.route_tables(&setup), &endpoints);
         let mut problems = self.review_trust(&setup.main)?;
-        let maps = LoginMaps::of(&setup);
+        let mut maps = LoginMaps::of(&setup);
+        maps.all.iter_mut().for_each(LoginMap::find_lines);
         problems.extend(self.unusable(&maps, &setup));
         let users = [candidate, ours.applied.as_deref()];
         problems.extend(users.into_iter().flatten().find_map(|user| split_in_two(user, &maps, &setup.main)));
@@ -217,9 +220,23 @@ impl Postfix {
         let texts: Vec<(PathBuf, Option<&Table>)> = (survey.maps.iter().zip(&numbers))
             .map(|(map, number)| match table_of(number) {
                 Some(table) => (table.file().to_owned(), Some(&table.table)),
-                None => (main_cf.clone(), map.fixed.as_ref()),
+                None => (map.named_in.0.clone(), map.fixed.as_ref()),
             })
             .collect();
+        let asking = |number: &usize| {
+            let services = survey.setup.services.iter().zip(&survey.of_services);
+            services.filter(|(_, tables)| tables.contains(number)).collect::<Vec<_>>()
+        };
+        let instead = numbers.iter().map(|number| {
+            let asking = asking(number);
+            let beside = asking.iter().flat_map(|(_, tables)| *tables);
+            let beside = beside.filter_map(|beside| survey.maps[*beside].store.as_ref().ok()).map(Store::id).next();
+            let made = || asking.first().map(|(service, _)| NamedIn::service(service).own_table_in_front());
+            beside.map(WritableTable::Named).or_else(|| made().map(WritableTable::Made))
+        });
+        let instead: Vec<Option<WritableTable>> = instead.collect();
+        let own_table = |service| NamedIn::service(service).empty_table_in_front();
+        let own_tables: Vec<String> = survey.setup.services.iter().map(own_table).collect();
         let answering = Answering {
             tables: &texts,
             ids: &ids,
@@ -233,6 +250,8 @@ impl Postfix {
             endpoints,
             main_cf,
             has_store: !survey.tables.is_empty(),
+            instead: &instead,
+            own_tables: &own_tables,
         };
         Ok(Picks { asked_others, ..answering.picks(found) })
     }
@@ -469,6 +488,8 @@ pub(super) struct Survey {
     is_region_unknown: bool,
     key_ids: KeyIds,
     key_ids_of_texts: KeyIds,
+    /// What tables that we do not write have answered.
+    pub(super) answered: Answered,
     /// Was every text read?
     is_whole: bool,
     /// The tables that Postfix cannot read, of those that a login of ours is looked up in. Each is among the problems too.

@@ -10,10 +10,11 @@ use std::{fs, io};
 use zeroize::Zeroizing;
 
 pub(super) use super::own_table::no_map;
-use super::own_table::{NamedIn, PASSWORD_MAPS};
+use super::own_table::{NamedIn, PASSWORD_MAPS, WritableTable};
 use super::proxymap::unproxied;
 use super::review::Problem;
 use super::services::{Service, may_hold_a_login};
+use super::setting_lines::{lines_of, lines_of_keys};
 use super::settings::{Settings, Setup, postconf, words};
 use super::{COMMAND, LONG_COMMAND, Postfix};
 use crate::credential::{Login, Redactor};
@@ -149,10 +150,14 @@ impl Postfix {
         map: &LoginMap,
         keys: &[String],
     ) -> Result<Vec<Answer>, Fault> {
-        self.try_other(settings, map, keys).map_err(|no_answer| match no_answer {
-            NoAnswer::Failed(why) => *why,
+        self.try_other(settings, map, keys).map_err(|why| self.no_answer(map, why))
+    }
+
+    pub(super) fn no_answer(&self, map: &LoginMap, why: NoAnswer) -> Fault {
+        match why {
+            NoAnswer::Failed(why) | NoAnswer::Silent(why) => *why,
             NoAnswer::EntriesAreItsName => self.cannot_be_asked(map, "its entries are its name"),
-        })
+        }
     }
 
     /// The same, with the reason apart.
@@ -173,6 +178,9 @@ impl Postfix {
         match self.ask(settings, OsStr::new(&map.spelt), map.delimiter, &asked, Path::new("")) {
             Ok(Ok((found, odd))) => Ok(asked.iter().map(|key| answer(&found, &odd, key)).collect()),
             Ok(Err(words)) => Err(NoAnswer::Failed(Box::new(self.cannot_be_asked(map, &words)))),
+            Err(e @ host::HostError::TimedOut { .. }) => {
+                Err(NoAnswer::Silent(Box::new(self.cannot_be_asked(map, &e.to_string()))))
+            }
             Err(e) => Err(NoAnswer::Failed(Box::new(e.into()))),
         }
     }
@@ -349,6 +357,8 @@ pub(super) enum NoAnswer {
     /// It does not go onto a command line.
     EntriesAreItsName,
     Failed(Box<Fault>),
+    /// Until the deadline.
+    Silent(Box<Fault>),
 }
 
 /// A login table, as a service names it.
@@ -364,6 +374,8 @@ pub(super) struct LoginMap {
     /// It is of a kind that we cannot write.
     is_refused: bool,
     delimiter: Delimiter,
+    /// The file that names it, main.cf or master.cf, and of the latter the service.
+    pub(super) named_in: (PathBuf, Option<String>),
 }
 
 impl LoginMap {
@@ -380,9 +392,10 @@ impl LoginMap {
         };
         // What a parameter stands for that is not known here is not listed.
         let text = text.filter(|_| !name.contains('$'));
-        let fixed = text.and_then(|text| Table::of(text).ok()).map(|table| table.delimited(delimiter));
+        let fixed = text.and_then(|text| Table::of(text).ok()).map(|table| table.delimited(delimiter).on_lines(&[]));
         let is_refused = store.as_ref().is_err_and(|problem| problem.class == Class::Unsupported);
-        Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some(), is_refused, delimiter }
+        let named_in = (named.file(), named.service.map(str::to_owned));
+        Self { id, spelt: spelt.to_owned(), store, fixed, is_static: value.is_some(), is_refused, delimiter, named_in }
     }
 
     /// A service splits what it finds there by its own setting: a table that two split in two ways is not written.
@@ -424,6 +437,17 @@ impl LoginMap {
         let (kind, path) = unproxied(&self.spelt).split_once(':')?;
         // Daemons look for what has no absolute path in their queue directory.
         ["regexp", "pcre", "cidr"].contains(&kind).then(|| Path::new(main.get("queue_directory")).join(path))
+    }
+
+    /// Finds the lines of main.cf or master.cf that its entries stand on, where it is written out there.
+    pub(super) fn find_lines(&mut self) {
+        let (file, service) = &self.named_in;
+        let Some(table) = self.fixed.take() else { return };
+        let text = fs::read(file).map(Zeroizing::new).unwrap_or_default();
+        let text = Zeroizing::new(String::from_utf8_lossy(&text).into_owned());
+        let lines = lines_of(&text, service.as_deref(), PASSWORD_MAPS);
+        let lines = lines_of_keys(&lines, table.entries().map(|entry| entry.key.into_owned()));
+        self.fixed = Some(table.on_lines(&lines));
     }
 
     /// Has it one of these names?
@@ -491,8 +515,7 @@ impl LoginMaps {
             if let LoginMap { is_refused: true, store: Err(problem), .. } = &mut self.all[number]
                 && let Some(id) = store
             {
-                problem.finding.fix =
-                    format!("move the relay's login, with its key, into {id}, which relaykey can write");
+                problem.finding.fix = WritableTable::Named(id).fix();
             }
         }
     }
@@ -502,6 +525,12 @@ impl LoginMaps {
             return number;
         }
         let mut map = LoginMap::of(named, spelt);
+        // Two paths to one file, as through a link to its directory.
+        let is_same = |known: &&Store| map.store.as_ref().is_ok_and(|store| store.is_same_file(known));
+        let same = self.all.iter().position(|known| known.store.as_ref().ok().as_ref().is_some_and(is_same));
+        if let Some(number) = same {
+            return number;
+        }
         if let Some(number) = self.all.iter().position(|known| known.id == map.id) {
             // One path, spelt in two ways.
             if self.all[number].store.is_ok() && map.store.is_ok() {
@@ -611,6 +640,11 @@ impl Store {
         let name = format!("{}:{}", kind.name(), path.display());
         let delimiter = settings.delimiter().unwrap_or_default();
         Ok(Self { kind, name, is_proxied, delimiter, text: resolve(&path)?, map, path })
+    }
+
+    /// Is it the same table by another path?
+    fn is_same_file(&self, other: &Self) -> bool {
+        (self.kind, self.is_proxied, &self.text, &self.map) == (other.kind, other.is_proxied, &other.text, &other.map)
     }
 
     /// Does Postfix go on with what it has read until it is reloaded?

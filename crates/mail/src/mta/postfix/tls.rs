@@ -3,7 +3,7 @@
 //!
 //! What is advised is for that next hop alone: a level for all mail would keep mail from servers without TLS.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -15,6 +15,7 @@ use super::services::{Service, may_hold_a_login};
 use super::survey::Survey;
 use super::tables::{LoginMap, gave_up};
 use super::{COMMAND, Postfix};
+use crate::fault::Class;
 use crate::host;
 use crate::mta::alias::is_this_host;
 use crate::mta::shown;
@@ -35,6 +36,31 @@ enum TlsPolicy {
     Unread { table: String },
 }
 
+/// What policy tables have answered, by table and name: each is asked once, however many services ask it.
+pub(super) type PolicyAnswers = HashMap<(String, String), Result<Option<String>, Unreadable>>;
+
+impl TlsPolicy {
+    /// The level that a service has for the destination; `None`: it is not known.
+    fn level(&self, service: &Service) -> Option<String> {
+        match self {
+            Self::Absent => Some(default_level(service)),
+            Self::Level { level, .. } => Some(level.clone()),
+            Self::Unread { .. } => None,
+        }
+    }
+}
+
+/// The parameters that say which mechanisms are excluded at this level (postconf(5)): a certificate counts as verified only where it is
+/// checked.
+pub(super) fn security_options(level: &str) -> &'static [&'static str] {
+    match level {
+        "" | "none" => &["smtp_sasl_security_options"],
+        "may" | "encrypt" => &["smtp_sasl_tls_security_options"],
+        "verify" | "secure" | "fingerprint" | "dane-only" => &["smtp_sasl_tls_verified_security_options"],
+        _ => &["smtp_sasl_tls_security_options", "smtp_sasl_tls_verified_security_options"],
+    }
+}
+
 /// A next hop whose login may go out without TLS, by the level of its service.
 struct Open<'a> {
     service: &'a Service,
@@ -43,13 +69,21 @@ struct Open<'a> {
 
 impl Postfix {
     /// What is to be said of next hops of ours for which TLS is not mandatory.
-    pub(super) fn review_tls(&self, survey: &Survey) -> Vec<Problem> {
+    pub(super) fn review_tls(&self, survey: &Survey, answers: &mut PolicyAnswers) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut open: Vec<Open<'_>> = Vec::new();
         for service in survey.setup.services.iter().filter(|service| service.logs_in()) {
             let level = default_level(service);
             for hop in survey.hops.ours(&service.name) {
-                match self.policy(service, &hop.spelt) {
+                let policy = self.policy(service, &hop.spelt, answers);
+                if service.settings.yes("smtp_tls_wrappermode")
+                    && let Some(level) =
+                        policy.level(service).filter(|level| matches!(level.as_str(), "" | "none" | "may"))
+                {
+                    problems.push(self.wrapped_without_need(service, hop, &level, survey));
+                    continue;
+                }
+                match policy {
                     TlsPolicy::Absent if !is_mandatory(&level) => open.push(Open { service, hop }),
                     TlsPolicy::Absent => {}
                     TlsPolicy::Level { level, .. } if is_mandatory(&level) => {}
@@ -116,6 +150,24 @@ impl Postfix {
         problems
     }
 
+    /// With which levels a service hands mail to these next hops; the service's own, where the policy tables cannot be read.
+    pub(super) fn levels(&self, service: &Service, hops: &[&NextHop], answers: &mut PolicyAnswers) -> BTreeSet<String> {
+        let level = |hop: &&NextHop| self.policy(service, &hop.spelt, answers).level(service);
+        hops.iter().map(level).map(|level| level.unwrap_or_else(|| default_level(service))).collect()
+    }
+
+    /// smtp(8) keeps mail back where TLS begins with the first byte and the level lets it go without.
+    fn wrapped_without_need(&self, service: &Service, hop: &NextHop, level: &str, survey: &Survey) -> Problem {
+        let (file, what) = (self.file_of(service, "smtp_tls_wrappermode"), shown::hop(&hop.spelt));
+        let what = format!(
+            "smtp_tls_wrappermode = yes, and the level of TLS for {what} is {}: Postfix wants encrypt or stronger there, and all its \
+             mail waits in the queue",
+            said(level)
+        );
+        let fix = self.policy_fix(&[&Open { service, hop }], level, survey);
+        Problem::error(Class::Config, Some(file), what, fix)
+    }
+
     /// How these next hops, and nothing else, get TLS always.
     fn policy_fix(&self, open: &[&Open<'_>], level: &str, survey: &Survey) -> String {
         let lines: BTreeSet<&str> = open.iter().map(|open| open.hop.spelt.as_str()).collect();
@@ -155,13 +207,16 @@ impl Postfix {
     }
 
     /// What a service's policy tables say of a destination.
-    fn policy(&self, service: &Service, destination: &str) -> TlsPolicy {
+    fn policy(&self, service: &Service, destination: &str, answers: &mut PolicyAnswers) -> TlsPolicy {
         let tables = service.settings.list("smtp_tls_policy_maps");
         for name in names(destination) {
             for spelt in &tables {
                 let found = match may_hold_a_login(spelt) {
                     true => Ok(written_out(service, spelt, name)),
-                    false => self.ask_policy(service, spelt, name),
+                    false => answers
+                        .entry(((*spelt).to_owned(), name.to_owned()))
+                        .or_insert_with(|| self.ask_policy(service, spelt, name))
+                        .clone(),
                 };
                 match found {
                     Ok(None) => {}
@@ -190,7 +245,8 @@ impl Postfix {
 }
 
 /// A table that could not be asked.
-struct Unreadable;
+#[derive(Clone, Copy)]
+pub(super) struct Unreadable;
 
 /// What stands under a name in a table whose entries are its name.
 fn written_out(service: &Service, spelt: &str, name: &str) -> Option<String> {
@@ -211,7 +267,7 @@ fn names(destination: &str) -> Vec<&str> {
 }
 
 /// Where none is set, what older parameters make it (postconf(5), `smtp_tls_security_level`).
-fn default_level(service: &Service) -> String {
+pub(super) fn default_level(service: &Service) -> String {
     let settings = &service.settings;
     let set = settings.get("smtp_tls_security_level");
     let level = match (set, settings.yes("smtp_enforce_tls"), settings.yes("smtp_use_tls")) {

@@ -50,23 +50,26 @@ impl Host {
     }
 
     /// `region=eu-west-1 USER:PASSWORD`: a login that is known with its region. `password=eu-west-1 USER:PASSWORD`: the same, and that
-    /// the key has no other there. `confirmed=USER:PASSWORD`: of the applied version; `found=USER:PASSWORD`: in use before anything was.
+    /// the key has no other there; `said=` in the place of that: what only an earlier ready-made version says. `confirmed=USER:PASSWORD`: of the applied version; `found=USER:PASSWORD`: in use before anything was.
     fn known_logins(&self) -> KnownLogins {
         let key = LocalKey::new([1; 32]);
         let known = |name: &str, id: &&str| {
+            let is_certain = name != "said=";
             let (region, pair) = id.strip_prefix(name)?.split_once(' ')?;
             let login = Login::from_pair(pair).unwrap();
             let live_id = key.live_id(&login);
             Some(KnownPassword {
                 username: login.username,
                 login: RegionalLogin { region: region.to_owned(), live_id },
+                is_certain,
             })
         };
         let mut logins = KnownLogins::default();
         logins.know_regional(self.ids.iter().filter_map(|id| Some(known("region=", id)?.login)).collect());
         let found = self.ids.iter().filter_map(|id| id.strip_prefix("found="));
         logins.others.extend(found.map(|pair| key.live_id(&Login::from_pair(pair).unwrap())));
-        logins.passwords = self.ids.iter().filter_map(|id| known("password=", id)).collect();
+        let passwords = |name| self.ids.iter().filter_map(move |id| known(name, id));
+        logins.passwords = passwords("password=").chain(passwords("said=")).collect();
         logins.applied = self
             .ids
             .iter()
@@ -1213,6 +1216,52 @@ fn a_password_that_is_known_of_a_key_is_the_only_one_of_its_region() {
             },
             "0:1*",
         ),
+    ]);
+}
+
+/// A ready-made password that an earlier version held was never tried at the endpoint: it may be another region's by mistake.
+#[test]
+fn an_earlier_ready_made_password_makes_others_doubtful_and_is_no_regions_for_certain() {
+    const OURS: &str = "smtp [email-smtp.us-east-1.amazonaws.com]:587";
+    const SAID_US: &str = "said=us-east-1 AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const MISTAKEN: &str = "said=us-east-1 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const ALIAS: Host = Host {
+        ids: &["known=AKIAOLD", "known=AKIAPREV", "candidate=AKIAOLD", SAID_US],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   [gateway.internal]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        hops: &[OURS, "smtp [gateway.internal]:587"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com gateway.internal"],
+        ..PLAIN
+    };
+    const BY_SENDER: Host = Host {
+        services: &["smtp 0 by-sender"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   @eu.example AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        hops: &[OURS, "smtp [gateway.internal]:587 for-senders"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com"],
+        ..ALIAS
+    };
+    const WITH_MISTAKEN: &[&str] = &["known=AKIAOLD", "known=AKIAPREV", "candidate=AKIAOLD", MISTAKEN];
+    check(&[
+        // Another password of the same key under another name of the endpoint: one of the two is another region's.
+        (ALIAS, "0:1*, region? 0:2"),
+        // The very same one says nothing against that name,
+        (Host { ids: WITH_MISTAKEN, ..ALIAS }, "0:1*, 0:2*"),
+        // unless SES's own name says which region's it is.
+        (
+            Host {
+                ids: WITH_MISTAKEN,
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [gateway.internal]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA
+                           [email-smtp.eu-west-1.amazonaws.com]:587 AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ..ALIAS
+            },
+            "0:1*, old 0:3, region? 0:2, left eu-west-1 0:3",
+        ),
+        // Of a sender's line, whose mail may go anywhere, it does not tell which region's it is;
+        (Host { ids: WITH_MISTAKEN, ..BY_SENDER }, "0:1*, region? 0:2"),
+        // where all its mail goes to one, that does.
+        (Host { ids: WITH_MISTAKEN, hops: &[OURS], ..BY_SENDER }, "0:1*, 0:2*"),
     ]);
 }
 

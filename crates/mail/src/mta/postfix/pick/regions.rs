@@ -31,7 +31,7 @@ impl Answering<'_> {
                     .to_owned()
             }
             RegionDoubt::AnotherName { endpoint } => format!(
-                "{host} is another name of the endpoint in {}, and the password is another than that region's of the same access key \
+                "{host} is another name of the endpoint in {}, and the password is another than the one known of the same access key \
                  id: SES has one for each region, so that the line or that name is wrong",
                 self.region(endpoint)
             ),
