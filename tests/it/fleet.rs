@@ -524,7 +524,7 @@ fn a_key_that_ses_takes_in_one_region_of_two_reaches_no_host() {
         let (code, said) = told(dir.path(), &["hosts", "seal", "--expect", "2"]);
         assert_eq!(code, 0, "{said}");
 
-        let (code, said) = told(dir.path(), &["run", "--wait", "20s"]);
+        let (code, said) = told(dir.path(), &["run", "--wait", "12s"]);
         println!("{code}: {said}");
         assert!(code != 0 && said.contains("ses-refuses"), "{code}: {said}");
         let status = document(dir.path(), "status");
