@@ -377,6 +377,11 @@ mod tests {
         }
         // Postfix looks a login up under the address that it is connected to.
         assert_eq!(NextHop::new("smtp", Origin::Relayhost, "[IPv6:0:0::1]:25", None, &[]).host, "::1");
+        // smtp_tcp_port stands for the port of what names none.
+        let tunnel = [endpoint("relay.example.com", 587, &["127.0.0.1:2525"])];
+        let is_ours = |spelt, port| NextHop::new("smtp", Origin::Relayhost, spelt, port, &tunnel).is_ours();
+        assert!(is_ours("[127.0.0.1]", Some("2525")) && is_ours("[127.0.0.1]:2525", Some("smtp")));
+        assert!(!is_ours("[127.0.0.1]", None) && !is_ours("[127.0.0.1]:25", Some("2525")));
         let ours = [endpoint("a", 587, &["b", "d"])];
         let hops = ["a:587", "b", "[d]:25"].map(|spelt| NextHop::new("smtp", Origin::Relayhost, spelt, None, &ours));
         assert_eq!(hops.each_ref().map(with_brackets), ["[a]:587", "[b]", "[d]:25"]);
