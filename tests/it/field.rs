@@ -293,6 +293,7 @@ cases! {
     c431 = "431-second-table-missing";
     c432 = "432-other-service-unreadable";
     c433 = "433-earlier-password-of-another-region";
+    c506 = "506-smtp-tcp-port";
     c520 = "520-tls-by-policy-alone";
     c521 = "521-use-tls-and-noplaintext";
     c522 = "522-tunnel-by-policy-none";

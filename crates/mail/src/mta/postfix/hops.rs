@@ -99,10 +99,17 @@ pub(super) struct NextHop {
 }
 
 impl NextHop {
-    /// A hop as a route spells it.
-    pub(super) fn new(service: &str, origin: Origin, spelt: &str, endpoints: &[Endpoint]) -> Self {
+    /// A hop as a route spells it. `default_port`: what `smtp_tcp_port` of the service says.
+    pub(super) fn new(
+        service: &str,
+        origin: Origin,
+        spelt: &str,
+        default_port: Option<&str>,
+        endpoints: &[Endpoint],
+    ) -> Self {
         let host = connected(host_part(spelt));
-        let endpoint = endpoints.iter().position(|endpoint| endpoint.is_at(&host, port_part(spelt)));
+        let port = port_part(spelt).filter(|port| !port.is_empty()).or(default_port);
+        let endpoint = endpoints.iter().position(|endpoint| endpoint.is_at(&host, port));
         Self { service: service.to_owned(), origin, spelt: spelt.to_owned(), host, endpoint }
     }
 
@@ -204,7 +211,9 @@ impl<'a> Routes<'a> {
     fn hops(&self, endpoints: &[Endpoint]) -> Hops {
         let mut hops = Hops::default();
         let mut add = |service: &str, origin: Origin, spelt: &str| {
-            let hop = NextHop::new(service, origin, spelt, endpoints);
+            let settings = self.services.iter().find(|known| known.name == service).map(|known| &known.settings);
+            let default_port = settings.map(|settings| settings.get("smtp_tcp_port")).filter(|port| !port.is_empty());
+            let hop = NextHop::new(service, origin, spelt, default_port, endpoints);
             let is_client = self.services.iter().any(|known| known.name == service);
             let is_there =
                 |known: &NextHop| known.service == hop.service && known.spelt.eq_ignore_ascii_case(&hop.spelt);
@@ -367,9 +376,14 @@ mod tests {
             assert_eq!((host_part(spelt), port_part(spelt)), (host, port), "{spelt}");
         }
         // Postfix looks a login up under the address that it is connected to.
-        assert_eq!(NextHop::new("smtp", Origin::Relayhost, "[IPv6:0:0::1]:25", &[]).host, "::1");
+        assert_eq!(NextHop::new("smtp", Origin::Relayhost, "[IPv6:0:0::1]:25", None, &[]).host, "::1");
+        // smtp_tcp_port stands for the port of what names none.
+        let tunnel = [endpoint("relay.example.com", 587, &["127.0.0.1:2525"])];
+        let is_ours = |spelt, port| NextHop::new("smtp", Origin::Relayhost, spelt, port, &tunnel).is_ours();
+        assert!(is_ours("[127.0.0.1]", Some("2525")) && is_ours("[127.0.0.1]:2525", Some("smtp")));
+        assert!(!is_ours("[127.0.0.1]", None) && !is_ours("[127.0.0.1]:25", Some("2525")));
         let ours = [endpoint("a", 587, &["b", "d"])];
-        let hops = ["a:587", "b", "[d]:25"].map(|spelt| NextHop::new("smtp", Origin::Relayhost, spelt, &ours));
+        let hops = ["a:587", "b", "[d]:25"].map(|spelt| NextHop::new("smtp", Origin::Relayhost, spelt, None, &ours));
         assert_eq!(hops.each_ref().map(with_brackets), ["[a]:587", "[b]", "[d]:25"]);
     }
 

@@ -67,6 +67,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "smtp_sasl_tls_verified_security_options",
     "smtp_sasl_type",
     "smtp_sender_dependent_authentication",
+    "smtp_tcp_port",
     "smtp_tls_CAfile",
     "smtp_tls_enforce_peername",
     "smtp_tls_policy_maps",

@@ -845,6 +845,20 @@ mod tests {
     }
 
     #[test]
+    fn a_table_by_two_paths_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        fs::create_dir(at("real")).unwrap();
+        std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
+        for (second, tables) in [("hash:LINK/t", 1), ("lmdb:LINK/t", 2), ("proxy:hash:LINK/t", 2), ("hash:LINK/u", 2)] {
+            let second = second.replace("LINK", &at("link"));
+            let main = format!("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:{} {second}", at("real/t"));
+            let maps = LoginMaps::of(&setup(&main, &[("smtp", "")]));
+            assert_eq!(maps.all.len(), tables, "{second}");
+        }
+    }
+
+    #[test]
     fn the_delimiter_is_the_one_of_the_services_that_ask_the_table() {
         let of = |main: &str, services: &[(&str, &str)]| {
             let main = format!("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:/t\n{main}");

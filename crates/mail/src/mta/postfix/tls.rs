@@ -314,6 +314,24 @@ mod tests {
     }
 
     #[test]
+    fn the_options_that_count_at_a_level() {
+        const CLEAR: &str = "smtp_sasl_security_options";
+        const TLS: &str = "smtp_sasl_tls_security_options";
+        const VERIFIED: &str = "smtp_sasl_tls_verified_security_options";
+        for (level, expected) in [
+            ("", &[CLEAR][..]),
+            ("none", &[CLEAR]),
+            ("may", &[TLS]),
+            ("encrypt", &[TLS]),
+            ("secure", &[VERIFIED]),
+            ("dane-only", &[VERIFIED]),
+            ("dane", &[TLS, VERIFIED]),
+        ] {
+            assert_eq!(security_options(level), expected, "{level:?}");
+        }
+    }
+
+    #[test]
     fn a_destination_in_brackets_or_with_a_port_has_one_name() {
         assert_eq!(names("[a.example]:587"), ["[a.example]:587"]);
         assert_eq!(names("a.example:587"), ["a.example:587"]);

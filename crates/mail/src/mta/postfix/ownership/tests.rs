@@ -123,7 +123,7 @@ impl Host {
             let (service, hop) = spelt.split_once(' ')?;
             let for_senders = hop.strip_suffix(" for-senders");
             let origin = if for_senders.is_some() { Origin::SenderRelayhost } else { Origin::Relayhost };
-            Some(NextHop::new(service, origin, for_senders.unwrap_or(hop), &endpoints))
+            Some(NextHop::new(service, origin, for_senders.unwrap_or(hop), None, &endpoints))
         };
         let is_blind_for_senders = self.hops.contains(&"unread-for-senders");
         let blind = [(self.is_blind, Origin::TransportMaps), (is_blind_for_senders, Origin::SenderRelayhost)];
@@ -1215,6 +1215,40 @@ fn a_password_that_is_known_of_a_key_is_the_only_one_of_its_region() {
                 ..BY_SENDER
             },
             "0:1*",
+        ),
+    ]);
+}
+
+/// Of an id that root has named nothing but the id is known: its sender's line may be for any host that mail goes to.
+#[test]
+fn a_line_whose_password_nobody_knows_is_of_no_region_where_mail_goes_elsewhere_too() {
+    const NAMED: Host = Host {
+        services: &["smtp 0 by-sender"],
+        ids: &["applied=AKIAOLD", "confirmed=AKIAOLD:us", "known=AKIAROOT", "candidate=AKIANEW"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   @a.example AKIAROOT:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587", "smtp [gateway.internal]:587"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com"],
+        ..PLAIN
+    };
+    check(&[
+        (NAMED, "0:1*, region? 0:2"),
+        (Host { is_blind: true, ..NAMED }, "0:1*, region? 0:2"),
+        (Host { hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587"], ..NAMED }, "0:1*, 0:2*"),
+        // That other host has a login of its own.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [gateway.internal]:587 gateway
+                           @a.example AKIAROOT:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ..NAMED
+            },
+            "0:1*, 0:3*",
+        ),
+        // What was confirmed here is known.
+        (
+            Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n@a.example AKIAOLD:us"], ..NAMED },
+            "0:1*, 0:2*",
         ),
     ]);
 }
