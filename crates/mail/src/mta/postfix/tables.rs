@@ -409,6 +409,13 @@ impl LoginMap {
         &self.spelt
     }
 
+    /// Is it one table, that the one asks proxymap(8) for and the other opens?
+    fn is_same_but_for_proxy(&self, other: &Self) -> bool {
+        let (Ok(one), Ok(other)) = (&self.store, &other.store) else { return false };
+        one.is_proxied != other.is_proxied
+            && (one.kind, &one.text, &one.map, one.delimiter) == (other.kind, &other.text, &other.map, other.delimiter)
+    }
+
     /// Does proxymap(8) open it?
     pub(super) fn is_proxied(&self) -> bool {
         self.spelt.starts_with("proxy:")
@@ -502,6 +509,13 @@ impl LoginMaps {
             return number;
         }
         let mut map = LoginMap::of(named, spelt);
+        if let Some(number) = self.all.iter().position(|known| known.is_same_but_for_proxy(&map)) {
+            // What proxymap(8) needs of it is right for smtp(8), too, which opens it as root.
+            if map.is_proxied() {
+                self.all[number] = map;
+            }
+            return number;
+        }
         if let Some(number) = self.all.iter().position(|known| known.id == map.id) {
             // One path, spelt in two ways.
             if self.all[number].store.is_ok() && map.store.is_ok() {
@@ -808,6 +822,17 @@ mod tests {
             &[("smtp", "")],
         ));
         assert_eq!((maps.all.len(), maps.of_services), (1, vec![vec![0, 0]]));
+    }
+
+    #[test]
+    fn a_table_by_proxymap_and_without_it_is_one() {
+        for (first, second) in [("proxy:hash:/t", "hash:/t"), ("hash:/t", "proxy:hash:/t")] {
+            let main = format!("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = {first}\n");
+            let bulk = format!("smtp_sasl_password_maps = {second} hash:/other");
+            let maps = LoginMaps::of(&setup(&main, &[("smtp", ""), ("bulk", &bulk)]));
+            let ids: Vec<&str> = maps.all.iter().map(|map| map.id.as_str()).collect();
+            assert_eq!((ids, maps.of_services), (vec!["proxy:hash:/t", "hash:/other"], vec![vec![0], vec![0, 1]]));
+        }
     }
 
     #[test]
