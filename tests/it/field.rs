@@ -302,6 +302,20 @@ cases! {
     c547 = "547-idle-line-of-another-alias";
     c571 = "571-wrappermode-and-may";
     c580 = "580-previous-said-by-root";
+    c501 = "501-proxymap-in-a-jail";
+    c534 = "534-proxied-and-not";
+    c546 = "546-unit-with-its-own-root";
+    c551 = "551-python-module-of-settings";
+    c552 = "552-dotenv";
+    c553 = "553-configuration-without-an-ending";
+    c586 = "586-old-level-chroot-by-default";
+    c612 = "612-directory-of-a-pipe";
+    c613 = "613-command-by-path";
+    c614 = "614-cd-and-start";
+    c615 = "615-python-m";
+    c617 = "617-proxied-and-not-open-to-all";
+    c618 = "618-proxied-by-the-other-instance";
+    c620 = "620-proxied-in-a-closed-directory";
     }
 }
 

@@ -1,8 +1,8 @@
 //! What hands mail to a program of its own: pipe(8), spawn(8), local(8) by `mailbox_command`, and an entry of master.cf whose program is
-//! none that Postfix comes with. That one is always told, as nobody knows what it does. Most of the other programs deliver on
-//! this host, and are nobody's concern. One may be a client with a login of its own, as msmtp is: so what such a command names is
-//! looked through. The access key ids that stand there are told with those of login tables, and a program or a file that names the
-//! endpoint is told as one whose login is not known, unless somebody answers for it.
+//! none that Postfix comes with. Nobody knows what that one does, nor most of the others: one may be a client with a login of its
+//! own, as msmtp is. Each that mail gets to is told as one whose login is not known, unless it is known to deliver on this host, or
+//! somebody answers for it. What such a command names is looked through besides: the access key ids that stand there are told with
+//! those of login tables, and a program or a file that names the endpoint is told, whether mail gets there or not.
 //!
 //! Looked through are the words of the command; the program, where it is a script; files that the command names; scripts that a
 //! script names, and what stands in its own directory, over a few steps; other files that a script names, for key ids; and where
@@ -16,6 +16,8 @@ use std::time::Duration;
 
 use super::Postfix;
 use super::master::MasterEntry;
+use super::programs::{Known, found_at};
+use super::reached::Reached;
 use super::readers::{FileText, ReadingUser};
 use super::settings::{Settings, Setup};
 use crate::credential::is_access_key_id;
@@ -60,6 +62,9 @@ const INTERPRETERS: [&str; 10] = ["sh", "bash", "dash", "ksh", "python", "perl",
 /// How the names of such scripts end.
 const SCRIPTS: [&str; 7] = ["sh", "py", "pl", "php", "rb", "js", "cgi"];
 
+/// Whom smtpd(8) has look at mail first.
+const FILTER: &str = "smtpd_proxy_filter";
+
 /// What has local(8) run a program for a mailbox: a command, and tables of them.
 const MAILBOX: [&str; 2] = ["mailbox_command", "mailbox_command_maps"];
 
@@ -70,13 +75,25 @@ pub(super) struct CommandService {
     /// `USER` or `USER:GROUP`, where the command says so.
     user: Option<String>,
     argv: Vec<String>,
+    place: Place,
+}
+
+/// Where it is run.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Place {
+    /// In the queue directory, where nothing is said.
+    directory: Option<String>,
+    /// Below the queue directory, with programs and files of its own.
+    is_in_jail: bool,
 }
 
 /// What has it run.
 #[derive(Debug, Clone, PartialEq)]
 enum Starter {
-    /// The entry of master.cf with this name, by pipe(8) or spawn(8).
+    /// The entry of master.cf with this name, by pipe(8).
     Service(String),
+    /// The entry of master.cf with this name, by spawn(8). `is_inet`: its name is a port; `is_filter`: as `smtpd_proxy_filter` says.
+    Spawn { name: String, is_inet: bool, is_filter: bool },
     /// The entry of master.cf with this name, whose program is none of Postfix's own.
     Program(String),
     /// This parameter of local(8): of main.cf, or of local's entry in master.cf.
@@ -84,33 +101,51 @@ enum Starter {
 }
 
 impl CommandService {
-    /// Those of `postconf -M`. `daemons`: where master(8) looks for programs.
-    pub(super) fn all(listed: &str, daemons: &Path) -> Vec<Self> {
-        listed.lines().filter_map(MasterEntry::parse).filter_map(|entry| Self::of(entry, daemons)).collect()
+    /// Those of `postconf -M`.
+    pub(super) fn all(listed: &str, main: &Settings) -> Vec<Self> {
+        let entries: Vec<MasterEntry> = listed.lines().filter_map(MasterEntry::parse).collect();
+        // What smtpd(8) hands mail to before it is in the queue.
+        let filters: Vec<String> = (entries.iter().filter_map(|entry| entry.options.get(FILTER)).map(String::as_str))
+            .chain([main.get(FILTER)])
+            .filter(|filter| !filter.is_empty())
+            .map(str::to_owned)
+            .collect();
+        entries.into_iter().filter_map(|entry| Self::of(entry, main, &filters)).collect()
     }
 
-    fn of(entry: MasterEntry, daemons: &Path) -> Option<Self> {
+    fn of(entry: MasterEntry, main: &Settings, filters: &[String]) -> Option<Self> {
+        let is_in_jail = entry.is_in_jail(main);
         if !entry.is_of_postfix() {
             // master(8) puts a slash between, whatever the name begins with.
+            let daemons = Path::new(main.get("daemon_directory"));
             let program = daemons.join(entry.command.trim_start_matches('/')).display().to_string();
             let words = entry.arguments.into_iter().chain(entry.options.into_values());
             let argv = std::iter::once(program).chain(words).collect();
-            return Some(Self { starter: Starter::Program(entry.name), user: None, argv });
+            return Some(Self { starter: Starter::Program(entry.name), user: None, argv, place: Place::default() });
         }
-        if !matches!(entry.program.as_str(), "pipe" | "spawn") {
-            return None;
-        }
+        let starter = match entry.program.as_str() {
+            "pipe" => Starter::Service(entry.name),
+            "spawn" => {
+                let end = entry.name.rsplit(':').next().unwrap_or_default();
+                let is_filter = filters.iter().any(|filter| filter.contains('$') || filter.ends_with(end));
+                Starter::Spawn { is_inet: entry.kind == "inet", is_filter, name: entry.name }
+            }
+            _ => return None,
+        };
         let mut words = entry.arguments.into_iter();
-        let (mut user, mut argv) = (None, Vec::new());
+        let (mut user, mut directory, mut argv) = (None, None, Vec::new());
         while let Some(word) = words.next() {
-            if let Some(named) = word.strip_prefix("user=") {
+            let inner = word.strip_prefix('{').and_then(|word| word.strip_suffix('}')).unwrap_or(&word).trim();
+            if let Some(named) = inner.strip_prefix("user=") {
                 user = Some(named.to_owned());
+            } else if let Some(named) = inner.strip_prefix("directory=") {
+                directory = Some(named.to_owned());
             } else if let Some(program) = word.strip_prefix("argv=") {
                 argv =
                     std::iter::once(program.to_owned()).filter(|word| !word.is_empty()).chain(words.by_ref()).collect();
             }
         }
-        Some(Self { starter: Starter::Service(entry.name), user, argv })
+        Some(Self { starter, user, argv, place: Place { directory, is_in_jail } })
     }
 
     /// Those of local(8), by what it goes by.
@@ -118,7 +153,7 @@ impl CommandService {
         let of = |name: &'static str| {
             let argv: Vec<String> = settings.get(name).split_ascii_whitespace().map(str::to_owned).collect();
             let starter = Starter::Parameter { name, in_master: in_master(name) };
-            (!argv.is_empty()).then_some(Self { starter, user: None, argv })
+            (!argv.is_empty()).then_some(Self { starter, user: None, argv, place: Place::default() })
         };
         MAILBOX.into_iter().filter_map(of).collect()
     }
@@ -126,7 +161,7 @@ impl CommandService {
     /// As `unlisted_ok` and reports name it.
     pub(super) fn id(&self) -> String {
         match &self.starter {
-            Starter::Service(name) | Starter::Program(name) => format!("pipe:{name}"),
+            Starter::Service(name) | Starter::Spawn { name, .. } | Starter::Program(name) => format!("pipe:{name}"),
             Starter::Parameter { name, .. } => (*name).to_owned(),
         }
     }
@@ -134,9 +169,34 @@ impl CommandService {
     /// The service that runs it, as places of key ids name it.
     fn service(&self) -> &str {
         match &self.starter {
-            Starter::Service(name) | Starter::Program(name) => name,
+            Starter::Service(name) | Starter::Spawn { name, .. } | Starter::Program(name) => name,
             Starter::Parameter { .. } => "local",
         }
+    }
+
+    /// Does mail get to it?
+    fn is_reached(&self, reached: &Reached) -> bool {
+        match &self.starter {
+            Starter::Service(name) => reached.by_transport(name),
+            Starter::Spawn { is_filter: true, .. } | Starter::Program(_) | Starter::Parameter { .. } => true,
+            Starter::Spawn { name, is_inet: true, .. } => reached.by_port(name),
+            Starter::Spawn { name, .. } => reached.by_socket(name),
+        }
+    }
+
+    /// Is it known to send nothing out?
+    fn is_known(&self, known: Known<'_>) -> bool {
+        match self.starter {
+            _ if self.place.is_in_jail => false,
+            Starter::Service(_) | Starter::Spawn { .. } => known.sends_nothing(&self.argv),
+            Starter::Program(_) | Starter::Parameter { name: "mailbox_command_maps", .. } => false,
+            Starter::Parameter { .. } => known.line_sends_nothing(&self.argv.join(" ")),
+        }
+    }
+
+    /// Where it is run; `queue`: what Postfix runs in.
+    fn directory(&self, queue: &Path) -> PathBuf {
+        queue.join(self.place.directory.as_deref().unwrap_or_default())
     }
 
     /// The file of Postfix's that it stands in.
@@ -199,19 +259,29 @@ impl Postfix {
     }
 
     /// Looks through what they name. What cannot be read is not looked through.
-    pub(super) fn command_logins(&self, setup: &Setup, unlisted_ok: &[String]) -> CommandLogins {
+    pub(super) fn command_logins(&self, setup: &Setup, reached: &Reached, unlisted_ok: &[String]) -> CommandLogins {
         if setup.commands.is_empty() {
             return CommandLogins::default();
         }
         let master_cf = self.config_dir.join("master.cf");
         let (services, names) = (setup.commands.clone(), endpoint_names(&self.relay));
         let of = self.config_dir.clone();
+        let [queue, sendmail] = ["queue_directory", "sendmail_path"].map(|name| PathBuf::from(setup.main.get(name)));
+        let reached = reached.clone();
         let look = move || {
             let [passwd, groups] =
                 ["/etc/passwd", "/etc/group"].map(|file| fs::read_to_string(file).unwrap_or_default());
             let look = |service: &CommandService| {
                 let reader = service.reader(&passwd, &groups);
-                Looked::through(service, &of.join(service.file()), &names, &passwd, reader)
+                let directory = service.directory(&queue);
+                let mut looked =
+                    Looked::through(service, &of.join(service.file()), &names, &passwd, reader, &directory);
+                let known = Known { reader, directory: &directory, sendmail: &sendmail };
+                if looked.doubt.is_none() && service.is_reached(&reached) && !service.is_known(known) {
+                    let program = service.argv.first().map_or("", String::as_str);
+                    looked.doubt = Some(UnknownLogin::NotKnown(PathBuf::from(program)));
+                }
+                looked
             };
             services.iter().map(look).collect::<Vec<_>>()
         };
@@ -234,7 +304,7 @@ impl Postfix {
             let Some(doubt) = looked.doubt.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
             let named = |file: &Path| shown::table(&file.display().to_string());
             let why = match &doubt {
-                UnknownLogin::NotOfPostfix(program) => format!("what {} does with mail is not known", named(program)),
+                UnknownLogin::NotKnown(program) => format!("what {} does with mail is not known", named(program)),
                 UnknownLogin::NamesEndpoint(file) => format!("{} names the endpoint", named(file)),
                 UnknownLogin::SettingsUnseen(client) => {
                     format!("the settings of {} are not to be seen from here", named(client))
@@ -243,7 +313,9 @@ impl Postfix {
             let what = format!(
                 "{} runs a program that is no part of Postfix, and {why}: a login that it has is not changed, and not known",
                 match &service.starter {
-                    Starter::Service(name) | Starter::Program(name) => format!("the service {name}"),
+                    Starter::Service(name) | Starter::Spawn { name, .. } | Starter::Program(name) => {
+                        format!("the service {name}")
+                    }
                     Starter::Parameter { name, .. } => (*name).to_owned(),
                 }
             );
@@ -276,8 +348,8 @@ struct Looked {
 /// Why it may have a login that is not known.
 #[derive(Debug, PartialEq)]
 enum UnknownLogin {
-    /// This program is none that Postfix comes with, and gets mail from it as its own programs do.
-    NotOfPostfix(PathBuf),
+    /// This program gets mail, and what it does is not known.
+    NotKnown(PathBuf),
     /// The first file that does.
     NamesEndpoint(PathBuf),
     /// Of this client.
@@ -285,20 +357,29 @@ enum UnknownLogin {
 }
 
 impl Looked {
-    /// `of`: the file that it stands in; `reader`: with whose rights the program reads.
-    fn through(service: &CommandService, of: &Path, names: &[String], passwd: &str, reader: ReadingUser) -> Self {
+    /// `of`: the file that it stands in; `reader`: with whose rights the program reads; `directory`: where it is run.
+    fn through(
+        service: &CommandService,
+        of: &Path,
+        names: &[String],
+        passwd: &str,
+        reader: ReadingUser,
+        directory: &Path,
+    ) -> Self {
         let mut looked = Self::default();
         for word in &service.argv {
             looked.take(of, word, names, |_| None);
         }
-        let program = Path::new(service.argv.first().map_or("", String::as_str));
+        let spelt = service.argv.first().map_or("", String::as_str);
+        let program = found_at(spelt, directory);
         if let Starter::Program(_) = service.starter {
-            looked.doubt = Some(UnknownLogin::NotOfPostfix(program.to_owned()));
+            looked.doubt = Some(UnknownLogin::NotKnown(program.clone()));
         }
         let mut clients = clients_in(&service.argv.join(" "));
         // Each with the number of scripts that lead to it: what is near comes first.
-        let mut named: VecDeque<(PathBuf, usize)> =
-            service.argv.iter().flat_map(|word| paths_in(word)).map(|path| (path, 0)).collect();
+        let found = (!spelt.is_empty() && !spelt.starts_with('/')).then(|| program.clone());
+        let paths = service.argv.iter().flat_map(|word| paths_in(word));
+        let mut named: VecDeque<(PathBuf, usize)> = found.into_iter().chain(paths).map(|path| (path, 0)).collect();
         let (mut tried, mut whole) = (HashSet::new(), HashSet::new());
         let (mut files, mut settings_seen) = (0, false);
         while let Some((path, scripts)) = named.pop_front() {
@@ -359,7 +440,7 @@ impl Looked {
         }
         let is_client = CLIENTS[..BY_SETTINGS].iter().any(|(name, _)| program.ends_with(name));
         if is_client && !settings_seen {
-            looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(program.to_owned()));
+            looked.doubt.get_or_insert(UnknownLogin::SettingsUnseen(program));
         }
         looked
     }
@@ -460,7 +541,7 @@ mod tests {
                       dot unix - - n - - .//smtp\n\
                       wrapped unix - - n - - smtp-wrapper -v -o smtp_sasl_password_maps=texthash:/other\n\
                       outside unix - - n - - ../bin/smtp\n";
-        let found = CommandService::all(listed, Path::new("/usr/lib/postfix/sbin"));
+        let found = CommandService::all(listed, &Settings::parse("daemon_directory = /usr/lib/postfix/sbin\n"));
         let told: Vec<_> =
             found.iter().map(|s| (s.id(), s.user.as_deref().unwrap_or_default(), s.argv.join(" "))).collect();
         assert_eq!(
@@ -474,9 +555,10 @@ mod tests {
             ]
         );
         // What another program does with mail is not known, whatever is found in it.
-        let looked = Looked::through(&found[3], Path::new("/etc/master.cf"), &[], "", ReadingUser::Root);
+        let looked =
+            Looked::through(&found[3], Path::new("/etc/master.cf"), &[], "", ReadingUser::Root, Path::new("/"));
         let program = PathBuf::from("/usr/lib/postfix/sbin/smtp-wrapper");
-        assert_eq!(looked, Looked { ids: Vec::new(), doubt: Some(UnknownLogin::NotOfPostfix(program)) });
+        assert_eq!(looked, Looked { ids: Vec::new(), doubt: Some(UnknownLogin::NotKnown(program)) });
     }
 
     #[test]
@@ -529,6 +611,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_of_a_program_that_mail_gets_to() {
+        let main = Settings::parse(
+            "daemon_directory = /usr/lib/postfix/sbin\ncompatibility_level = 3.6\nqueue_directory = /var/spool/postfix\n\
+             smtpd_proxy_filter = 127.0.0.1:10030\n",
+        );
+        let listed = "idle unix - n n - - pipe user=nobody argv=/usr/bin/python3 -m sesrelay\n\
+                      bulk unix - n n - - pipe user=nobody directory=/srv argv=/usr/bin/python3 -m sesrelay\n\
+                      keep unix - n n - - pipe user=nobody argv=cat\n\
+                      jail unix - n y - - pipe user=nobody argv=cat\n\
+                      policy unix - n n - 0 spawn user=nobody argv=/usr/bin/python3 policy\n\
+                      10030 inet n n n - 0 spawn user=nobody argv=/usr/bin/python3 filter\n";
+        let commands = CommandService::all(listed, &main);
+        let routing = super::super::origin::RouteSettings::of(
+            &Settings::parse("local_transport = bulk\nmailbox_transport = jail\nfallback_transport = keep\n"),
+            &[],
+        );
+        let reached = Reached::of(&routing, &Vec::new(), &[]);
+        let known = Known { reader: ReadingUser::Root, directory: Path::new("/"), sendmail: Path::new("/none") };
+        let told: Vec<_> =
+            commands.iter().filter(|c| c.is_reached(&reached) && !c.is_known(known)).map(|c| c.id()).collect();
+        assert_eq!(told, ["pipe:bulk", "pipe:jail", "pipe:10030"]);
+        let queue = Path::new("/var/spool/postfix");
+        assert_eq!((commands[0].directory(queue), commands[1].directory(queue)), (queue.join(""), "/srv".into()));
+        // The shell runs it.
+        let mailbox = |command: &str| {
+            let settings = Settings::parse(&format!("mailbox_command = {command}\nmailbox_command_maps = hash:/a\n"));
+            let commands = CommandService::of_mailboxes(&settings, |_| false);
+            commands.iter().map(|command| command.is_known(known)).collect::<Vec<_>>()
+        };
+        assert_eq!(mailbox("cat >> \"/var/mail/$USER\""), [true, false]);
+        assert_eq!(mailbox("cat | python3 /srv/send"), [false, false]);
+    }
+
+    #[test]
     fn scripts_lead_to_a_login() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -540,8 +656,16 @@ mod tests {
         let look = |argv: &str| {
             let argv = argv.replace("DIR", &dir.path().display().to_string());
             let argv = argv.split(' ').map(str::to_owned).collect();
-            let service = CommandService { starter: Starter::Service("x".into()), user: None, argv };
-            Looked::through(&service, Path::new("/etc/master.cf"), &["email-smtp".to_owned()], "", ReadingUser::Root)
+            let service =
+                CommandService { starter: Starter::Service("x".into()), user: None, argv, place: Place::default() };
+            Looked::through(
+                &service,
+                Path::new("/etc/master.cf"),
+                &["email-smtp".to_owned()],
+                "",
+                ReadingUser::Root,
+                dir.path(),
+            )
         };
         let login = file("login.json", "{\"host\": \"email-smtp.x\", \"user\": \"AKIAIOSFODNN7EXAMPLE\"}\n");
         let named = Looked { ids: vec![("AKIAIOSFODNN7EXAMPLE".to_owned(), login, Some(1))], doubt: None };
@@ -575,8 +699,11 @@ mod tests {
         file("commands", "list DIR/send -x\n");
         let argv = vec![format!("hash:{}", at("commands").display())];
         let starter = Starter::Parameter { name: "mailbox_command_maps", in_master: false };
-        let service = CommandService { starter, user: None, argv };
-        assert_eq!(Looked::through(&service, Path::new("/etc/main.cf"), &[], "", ReadingUser::Root), named);
+        let service = CommandService { starter, user: None, argv, place: Place::default() };
+        assert_eq!(
+            Looked::through(&service, Path::new("/etc/main.cf"), &[], "", ReadingUser::Root, Path::new("/")),
+            named
+        );
     }
 
     #[test]
@@ -605,7 +732,12 @@ mod tests {
         let script = |text: &str| file("client", &format!("#!/bin/sh\n# email-smtp\n{text}\n"));
         let look = |path: &Path, words: &str| {
             let argv = std::iter::once(path.display().to_string()).chain(words.split(' ').map(str::to_owned)).collect();
-            let service = CommandService { starter: Starter::Service("x".into()), user: Some("u".into()), argv };
+            let service = CommandService {
+                starter: Starter::Service("x".into()),
+                user: Some("u".into()),
+                argv,
+                place: Place::default(),
+            };
             let passwd = format!("u:x:9:9::{}:/bin/sh\n", dir.path().display());
             Looked::through(
                 &service,
@@ -613,6 +745,7 @@ mod tests {
                 &["email-smtp".to_owned()],
                 &passwd,
                 ReadingUser::Root,
+                dir.path(),
             )
         };
         let names = |path: &Path| Some(UnknownLogin::NamesEndpoint(path.to_owned()));

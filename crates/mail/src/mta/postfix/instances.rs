@@ -124,16 +124,18 @@ impl Postfix {
                         self.not_read(dir, "it is not to be seen from here as the Postfix that runs with it sees it", found);
                     }
                 }
+                // Files that it shares with us are read for what they are.
+                Place::Unseen | Place::BelowRoot(_) if self.is_of(pid, main, known) => {}
                 Place::BelowRoot(root) => found.unseen(
                     &format!(
                         "another Postfix runs on this host (process {pid}) with {} for its root directory: what it has for logins \
                          was not read",
-                        root.display()
+                        // One that is mounted elsewhere is called so by both.
+                        if root == Path::new("/") { "another one than this".to_owned() } else { root.display().to_string() }
                     ),
                     "run relaykey in there too, as on a host of its own; without that, a key that only it uses is not known as \
                      used here",
                 ),
-                Place::Unseen if self.is_of(pid, main, known) => {}
                 Place::Unseen => found.unseen(
                     &format!(
                         "another Postfix runs on this host (process {pid}), and with which configuration directory could not be \
@@ -212,7 +214,7 @@ impl Postfix {
             let looked = other.survey(&asked, None, Need::Found);
             let looked = looked.map(|survey| {
                 let running = other.running_with(&survey.setup.main);
-                let commands = other.command_logins(&survey.setup, &unlisted_ok);
+                let commands = other.command_logins(&survey.setup, &survey.reached, &unlisted_ok);
                 (survey, commands, running)
             });
             (other, looked)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::settings::outside_braces;
+use super::settings::{Settings, outside_braces};
 
 /// What Postfix's releases have in their directory of daemons that is started by master.cf.
 const DAEMONS: [&str; 29] = [
@@ -47,6 +47,8 @@ pub(super) struct MasterEntry {
     pub(super) program: String,
     /// The same as spelt, in the directory of Postfix's daemons.
     pub(super) command: String,
+    /// Does it run below the queue directory? `None`: as the compatibility level says.
+    pub(super) chroot: Option<bool>,
     /// `-o` options, as written.
     pub(super) options: BTreeMap<String, String>,
     /// The other words of the command.
@@ -65,12 +67,24 @@ impl MasterEntry {
         is_here && DAEMONS.contains(&self.program.as_str())
     }
 
+    /// Does it see nothing but what is below the queue directory? `-` means so below the compatibility level 1 (COMPATIBILITY_README).
+    pub(super) fn is_in_jail(&self, main: &Settings) -> bool {
+        let level = main.get("compatibility_level").split('.').next().unwrap_or_default().trim();
+        // Releases before there were levels do as at 0.
+        self.chroot.unwrap_or(matches!(level, "" | "0"))
+    }
+
     pub(super) fn parse(line: &str) -> Option<Self> {
         let mut words = split(line.trim_end()).into_iter();
         let name = words.next()?.to_owned();
         let kind = words.next()?.to_owned();
         // private, unprivileged, chroot, wake-up time, process limit; then the command
-        let command = words.nth(5)?.to_owned();
+        let chroot = match words.nth(2)? {
+            "y" => Some(true),
+            "n" => Some(false),
+            _ => None,
+        };
+        let command = words.nth(2)?.to_owned();
         let program = command.rsplit('/').next().unwrap_or_default().to_owned();
         let (mut options, mut arguments) = (BTreeMap::new(), Vec::new());
         while let Some(word) = words.next() {
@@ -87,7 +101,7 @@ impl MasterEntry {
                 options.insert(name.trim().to_owned(), value.trim().to_owned());
             }
         }
-        Some(Self { name, kind, program, command, options, arguments })
+        Some(Self { name, kind, program, command, chroot, options, arguments })
     }
 }
 
@@ -120,6 +134,19 @@ mod tests {
         ] {
             let client = MasterEntry::parse(text).filter(|entry| entry.is_local() && entry.program == "smtp");
             assert_eq!(client.map(|entry| (entry.name, entry.options)), expected, "{text}");
+        }
+        for (column, level, is_in_jail) in [
+            ("y", "3.6", true),
+            ("n", "0", false),
+            ("-", "0", true),
+            ("-", "0.9", true),
+            ("-", "1", false),
+            ("-", "3.6", false),
+            ("-", "", true),
+        ] {
+            let entry = MasterEntry::parse(&format!("proxymap unix - - {column} - - proxymap")).unwrap();
+            let main = Settings::parse(&format!("compatibility_level = {level}\n"));
+            assert_eq!(entry.is_in_jail(&main), is_in_jail, "{column} {level}");
         }
         let proxymap = MasterEntry::parse("proxymap unix - - n - - proxymap -o proxy_read_maps=proxy:hash:/a").unwrap();
         assert_eq!(proxymap.options, options(&[("proxy_read_maps", "proxy:hash:/a")]));

@@ -23,7 +23,9 @@ mod own_table;
 mod ownership;
 mod pick;
 mod process;
+mod programs;
 mod proxymap;
+mod reached;
 mod readers;
 mod reload;
 mod review;
@@ -225,7 +227,7 @@ impl Mta for Postfix {
         files.dedup();
         let main = &survey.setup.main;
         let beside = self.other_instances(ours, main);
-        let commands = self.command_logins(&survey.setup, &self.unlisted_ok);
+        let commands = self.command_logins(&survey.setup, &survey.reached, &self.unlisted_ok);
         let (mut key_ids, mut incomplete) = (survey.key_ids(), survey.incomplete(&self.unlisted_ok));
         for (ids, unlisted) in [(commands.key_ids, commands.incomplete), (beside.key_ids, beside.incomplete)] {
             key_ids.join(&ids);

@@ -216,14 +216,14 @@ pub(super) enum Place {
     Here(PathBuf),
     /// In this directory, which it sees and we do not, or not as it does.
     Hidden(PathBuf),
-    /// Below another root directory of this host.
+    /// Below another root directory, as that process sees it or as we do.
     BelowRoot(PathBuf),
     /// We may not see it.
     Unseen,
 }
 
 impl RunningMaster {
-    /// All that run here. One in a container, which has processes or files of its own, belongs to another host; what another user
+    /// All that run here. One in a container, which has processes of its own, belongs to another host; what another user
     /// than root runs under that name is none.
     pub(super) fn all() -> Vec<Self> {
         let is_of_postfix = |name: &str| ["master", "pickup"].contains(&name) || QUEUE_MANAGERS.contains(&name);
@@ -238,7 +238,7 @@ impl RunningMaster {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         let place = is_roots_own(&status).then(|| place_of(pid))?;
         let place = match place {
-            Ok(place) => place?,
+            Ok(place) => place,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
             Err(_) => Place::Unseen,
         };
@@ -260,23 +260,21 @@ fn is_roots_own(status: &str) -> bool {
     words("Uid:").is_some_and(|ids| ids.iter().all(|id| *id == "0")) && words("NSpid:").is_none_or(|ids| ids.len() == 1)
 }
 
-/// `None`: in a container.
-fn place_of(pid: u32) -> io::Result<Option<Place>> {
+fn place_of(pid: u32) -> io::Result<Place> {
     let its_root = PathBuf::from(format!("/proc/{pid}/root"));
     let id = |path: &Path| fs::metadata(path).map(|m| (m.dev(), m.ino()));
     if id(&its_root.join("."))? != id(Path::new("/"))? {
-        let mounts = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt"));
-        let is_here = mounts(&pid.to_string())? == mounts("self")?;
-        return Ok(if is_here { Some(Place::BelowRoot(fs::read_link(its_root)?)) } else { None });
+        // Of a unit with a root directory of its own as well, which has mounts of its own besides.
+        return Ok(Place::BelowRoot(fs::read_link(its_root)?));
     }
     let directory = match started_with(pid)? {
         Some(directory) => directory,
         None => compiled_in_directory().unwrap_or_else(|_| PathBuf::from(DEFAULT_CONFIG_DIR)),
     };
-    let Ok(relative) = directory.strip_prefix("/") else { return Ok(Some(Place::Unseen)) };
+    let Ok(relative) = directory.strip_prefix("/") else { return Ok(Place::Unseen) };
     let main_cf = |root: &Path| id(&root.join(relative).join("main.cf")).ok();
     let is_same = main_cf(&its_root) == main_cf(Path::new("/"));
-    Ok(Some(if is_same { Place::Here(directory) } else { Place::Hidden(directory) }))
+    Ok(if is_same { Place::Here(directory) } else { Place::Hidden(directory) })
 }
 
 /// The configuration directory that a master process was started with: `master -c`, else what postfix(1) puts into its

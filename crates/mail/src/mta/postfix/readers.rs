@@ -96,7 +96,7 @@ impl ReadingUser {
 }
 
 /// Can nobody but root say what is at this path: no directory or link on the way that somebody else owns or may change?
-fn is_placed_by_root(path: &Path) -> bool {
+pub(super) fn is_placed_by_root(path: &Path) -> bool {
     path.ancestors().all(|part| {
         let of_root = |m: &Metadata| m.uid() == 0 && (m.is_symlink() || m.mode() & 0o022 == 0);
         fs::symlink_metadata(part).is_ok_and(|m| of_root(&m))

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::fs;
 
 use super::master::MasterEntry;
+use super::proxymap;
 use super::settings::{PARAMETERS, Settings, postconf, words};
 use super::tables::gave_up;
 use super::{COMMAND, Postfix, from_io, or_none};
@@ -51,9 +52,8 @@ impl Postfix {
     ) -> Result<(Vec<Service>, Option<Settings>), Fault> {
         let entries = || listed.lines().filter_map(MasterEntry::parse);
         let of = |program: &'static str| entries().filter(move |entry| entry.is_local() && entry.program == program);
-        let name = Some(main.get("proxymap_service_name")).filter(|name| !name.is_empty()).unwrap_or("proxymap");
         let clients: Vec<MasterEntry> = of("smtp").collect();
-        let proxymap = of("proxymap").find(|entry| entry.name == name);
+        let proxymap = proxymap::entry(main, listed);
         let options = clients.iter().chain(&proxymap).flat_map(|entry| entry.options.values());
         let expanded = self.expanded_logins(options.map(String::as_str))?;
         let read = |entry| self.service(entry, main, by_service, &expanded);

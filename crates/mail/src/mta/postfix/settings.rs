@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::commands::CommandService;
 use super::origin::RouteSettings;
+use super::proxymap;
 use super::services::Service;
 use super::tables::{Kind, identify};
 use super::{DEFAULT_CONFIG_DIR, Postfix};
@@ -20,6 +21,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "alternate_config_directories",
     "body_checks",
     "command_directory",
+    "compatibility_level",
     "config_directory",
     "content_filter",
     "daemon_directory",
@@ -51,6 +53,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "relayhost",
     "sender_dependent_default_transport_maps",
     "sender_dependent_relayhost_maps",
+    "sendmail_path",
     "shlib_directory",
     "smtp_cname_overrides_servername",
     "smtp_enforce_tls",
@@ -79,6 +82,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "smtpd_end_of_data_restrictions",
     "smtpd_etrn_restrictions",
     "smtpd_helo_restrictions",
+    "smtpd_proxy_filter",
     "smtpd_recipient_restrictions",
     "smtpd_relay_restrictions",
     "smtpd_restriction_classes",
@@ -119,11 +123,12 @@ impl Postfix {
         }
         let listed = self.postconf(&["-M".into()])?;
         let (services, proxymap) = self.read_services(&main, &by_service, &listed)?;
+        let proxymap_in_jail = proxymap::is_in_jail(&main, &listed);
         let routing = self.read_routing(&main, &by_service, &listed)?;
-        let mut commands = CommandService::all(&listed, Path::new(main.get("daemon_directory")));
+        let mut commands = CommandService::all(&listed, &main);
         commands.extend(self.mailbox_commands(&main, &by_service, &listed)?);
         self.said.borrow_mut().clear();
-        let setup = Setup { services, proxymap, routing, commands, main };
+        let setup = Setup { services, proxymap, proxymap_in_jail, routing, commands, main };
         // Looked at before they were read, so that what was written meanwhile is not taken for what was read.
         *self.kept.borrow_mut() = id.filter(|id| id.settled(SystemTime::now())).map(|id| (id, setup.clone()));
         Ok(setup)
@@ -191,6 +196,8 @@ pub(super) struct Setup {
     pub(super) services: Vec<Service>,
     /// What proxymap(8) goes by; `None`: master.cf has no such service.
     pub(super) proxymap: Option<Settings>,
+    /// Does it see nothing but what is below the queue directory?
+    pub(super) proxymap_in_jail: bool,
     pub(super) routing: RouteSettings,
     pub(super) commands: Vec<CommandService>,
 }

@@ -12,6 +12,7 @@ use super::own_table::{NamedIn, WritableTable};
 use super::ownership::{Client, Entries, KnownIds, LiveKeys, LoginTable, Scope, ownership};
 use super::pick::{Answering, Owned, Pick, Picks};
 use super::proxymap;
+use super::reached::Reached;
 use super::review::{Problem, Subject};
 use super::settings::{Settings, Setup, settled};
 use super::tables::{LoginMap, LoginMaps, Store, look, no_map};
@@ -61,7 +62,9 @@ impl Postfix {
     fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
         let setup = self.setup()?;
         let endpoints: Vec<Endpoint> = self.relay.endpoints().map(Endpoint::of).collect();
-        let hops = Hops::of(&setup.routing, &setup.services, &self.route_tables(&setup), &endpoints);
+        let tables = self.route_tables(&setup);
+        let hops = Hops::of(&setup.routing, &setup.services, &tables, &endpoints);
+        let reached = Reached::of(&setup.routing, &tables, &setup.services);
         let mut problems = self.review_trust(&setup.main)?;
         let mut maps = LoginMaps::of(&setup);
         maps.all.iter_mut().for_each(LoginMap::find_lines);
@@ -69,8 +72,9 @@ impl Postfix {
         let users = [candidate, ours.applied.as_deref()];
         problems.extend(users.into_iter().flatten().find_map(|user| split_in_two(user, &maps, &setup.main)));
         problems.extend(proxymap::not_opened(&setup, &self.config_dir));
+        problems.extend(proxymap::in_its_jail(&setup, &self.config_dir));
         problems.extend(self.vouched_for_nothing(&maps, &setup));
-        let mut survey = Survey { setup, hops, problems, endpoints: endpoints.clone(), ..Survey::default() };
+        let mut survey = Survey { setup, hops, reached, problems, endpoints: endpoints.clone(), ..Survey::default() };
         survey.key_ids_of_texts = self.key_ids_of_texts(&maps, &survey.setup.main);
         survey.take_tables(maps);
         let asked = Asked {
@@ -476,6 +480,7 @@ pub(super) enum Need {
 pub(super) struct Survey {
     pub(super) setup: Setup,
     pub(super) hops: Hops,
+    pub(super) reached: Reached,
     /// Those that we can write.
     pub(super) tables: Vec<TableSurvey>,
     /// All login tables.

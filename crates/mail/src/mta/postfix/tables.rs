@@ -422,6 +422,12 @@ impl LoginMap {
         &self.spelt
     }
 
+    /// Is it one table, by another path, or asked of proxymap(8) by the one and opened by the other?
+    fn is_same_file(&self, other: &Self) -> bool {
+        let (Ok(one), Ok(other)) = (&self.store, &other.store) else { return false };
+        (one.kind, &one.text, &one.map, one.delimiter) == (other.kind, &other.text, &other.map, other.delimiter)
+    }
+
     /// Does proxymap(8) open it?
     pub(super) fn is_proxied(&self) -> bool {
         self.spelt.starts_with("proxy:")
@@ -525,10 +531,12 @@ impl LoginMaps {
             return number;
         }
         let mut map = LoginMap::of(named, spelt);
-        // Two paths to one file, as through a link to its directory.
-        let is_same = |known: &&Store| map.store.as_ref().is_ok_and(|store| store.is_same_file(known));
-        let same = self.all.iter().position(|known| known.store.as_ref().ok().as_ref().is_some_and(is_same));
-        if let Some(number) = same {
+        // By two paths, as through a link to its directory; or asked of proxymap(8) by one of them.
+        if let Some(number) = self.all.iter().position(|known| known.is_same_file(&map)) {
+            // What proxymap(8) needs of it is right for smtp(8), too, which opens it as root.
+            if map.is_proxied() && !self.all[number].is_proxied() {
+                self.all[number] = map;
+            }
             return number;
         }
         if let Some(number) = self.all.iter().position(|known| known.id == map.id) {
@@ -640,11 +648,6 @@ impl Store {
         let name = format!("{}:{}", kind.name(), path.display());
         let delimiter = settings.delimiter().unwrap_or_default();
         Ok(Self { kind, name, is_proxied, delimiter, text: resolve(&path)?, map, path })
-    }
-
-    /// Is it the same table by another path?
-    fn is_same_file(&self, other: &Self) -> bool {
-        (self.kind, self.is_proxied, &self.text, &self.map) == (other.kind, other.is_proxied, &other.text, &other.map)
     }
 
     /// Does Postfix go on with what it has read until it is reloaded?
@@ -850,11 +853,22 @@ mod tests {
         let at = |name: &str| dir.path().join(name).display().to_string();
         fs::create_dir(at("real")).unwrap();
         std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
-        for (second, tables) in [("hash:LINK/t", 1), ("lmdb:LINK/t", 2), ("proxy:hash:LINK/t", 2), ("hash:LINK/u", 2)] {
+        for (second, tables) in [("hash:LINK/t", 1), ("lmdb:LINK/t", 2), ("proxy:hash:LINK/t", 1), ("hash:LINK/u", 2)] {
             let second = second.replace("LINK", &at("link"));
             let main = format!("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = hash:{} {second}", at("real/t"));
             let maps = LoginMaps::of(&setup(&main, &[("smtp", "")]));
             assert_eq!(maps.all.len(), tables, "{second}");
+        }
+    }
+
+    #[test]
+    fn a_table_by_proxymap_and_without_it_is_one() {
+        for (first, second) in [("proxy:hash:/t", "hash:/t"), ("hash:/t", "proxy:hash:/t")] {
+            let main = format!("smtp_sasl_auth_enable = yes\nsmtp_sasl_password_maps = {first}\n");
+            let bulk = format!("smtp_sasl_password_maps = {second} hash:/other");
+            let maps = LoginMaps::of(&setup(&main, &[("smtp", ""), ("bulk", &bulk)]));
+            let ids: Vec<&str> = maps.all.iter().map(|map| map.id.as_str()).collect();
+            assert_eq!((ids, maps.of_services), (vec!["proxy:hash:/t", "hash:/other"], vec![vec![0], vec![0, 1]]));
         }
     }
 

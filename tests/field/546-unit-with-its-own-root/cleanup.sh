@@ -1,0 +1,1 @@
+umount -R -l /tmp/jail
