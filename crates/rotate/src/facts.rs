@@ -115,6 +115,9 @@ pub struct Facts {
     pub gone: Vec<HostName>,
     pub record: ControlRecord,
     pub logins: Vec<Login>,
+    /// Places whose AWSPENDING was composed from another text than the one that is AWSCURRENT there now: published, it would take
+    /// back what somebody wrote meanwhile.
+    pub outdated: Vec<Part>,
     /// The new key whose secret this process holds, and that no version has yet.
     pub unstored: Option<KeyId>,
     /// What could not be looked at.

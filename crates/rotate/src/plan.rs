@@ -59,7 +59,7 @@ struct RuleInput<'a> {
 type Rule = fn(&RuleInput, &mut Vec<Refusal>) -> Option<Turn>;
 
 /// In their order; 9 is asked last, and then 12 is left.
-const RULES: [Rule; 18] = [
+const RULES: [Rule; 19] = [
     rule_1,
     rule_2,
     rule_3,
@@ -68,6 +68,7 @@ const RULES: [Rule; 18] = [
     publishing::rule_6,
     publishing::rule_6a,
     publishing::rule_6b,
+    publishing::composed_anew,
     publishing::rule_7,
     publishing::staged_everywhere,
     publishing::rule_7a,
@@ -136,9 +137,13 @@ fn rule_2(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     if look.status(key).is_some() {
         return None;
     }
+    // Never seen alive, or put there since: another user's, for all we know.
+    if let Some(refusal) = publishing::not_ours(look, current, key) {
+        add(refusals, [refusal]);
+        return None;
+    }
     if look.record.published.is_none() {
-        // We never saw it alive: another user's, for all we know. A rotation that is asked for makes one (rule 8).
-        refusals.push(Refusal::ValueNotOurs { version: current.id.clone() });
+        // A rotation that is asked for makes one (rule 8).
         return None;
     }
     if look.pending.is_some() || look.facts.unstored.is_some() {
@@ -229,6 +234,10 @@ fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let refused = look.facts.fleet.iter().find_map(|host| Some((host, host.region_refused.as_ref()?)));
     if let Some((host, region)) = refused {
         refusals.push(Refusal::RegionRefused { host: host.name.clone(), region: region.clone() });
+        return None;
+    }
+    if let Some(refusal) = publishing::first_in_the_way(look) {
+        add(refusals, [refusal]);
         return None;
     }
     // No key is made that one place could not take, or that one would not get.

@@ -32,6 +32,9 @@ pub struct ControlRecord {
     pub next: Option<Timestamp>,
     /// Somebody asked for a rotation. Over with the next promotion.
     pub want: Option<Wanted>,
+    /// The key of somebody else's login that may be written over, where a person said so. Over with the next promotion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<KeyId>,
     /// SES did not take the last new key.
     pub backoff: Option<Backoff>,
     /// Keys that we set out to make and that did not come to anything yet, the latest last.
@@ -79,6 +82,7 @@ pub struct Lease {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
+
     pub by: String,
     pub at: Timestamp,
 }
@@ -206,6 +210,7 @@ impl ControlRecord {
             lease: None,
             next: None,
             want: None,
+            over: None,
             backoff: None,
             creating: Vec::new(),
             made: Vec::new(),
@@ -644,6 +649,7 @@ impl ControlRecord {
         self.old = before.or(older);
         self.published = Some(Published { version: version.clone(), key: key.clone(), at: now });
         self.creating.retain(|creating| creating.key.as_ref() != Some(key));
+        self.over = None;
         (self.want, self.backoff, self.complete_at, self.intention, self.promoting) = (None, None, None, None, None);
     }
 }

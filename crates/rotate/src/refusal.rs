@@ -162,9 +162,10 @@ pub enum Refusal {
     VersionUnreadable {
         key: KeyId,
     },
-    /// The published value names a key that this IAM user does not have, and that we never published.
+    /// The published value names a key that this IAM user does not have, and that we never published; `None`: it is no login at all.
     ValueNotOurs {
         version: VersionId,
+        key: Option<KeyId>,
     },
     /// A replica of the secret has not got what the secret has.
     ReplicaBehind {
@@ -392,7 +393,8 @@ impl Refusal {
             PendingForeign { version: version.clone() },
             PendingEmpty { version: version.clone() },
             VersionUnreadable { key: k() },
-            ValueNotOurs { version },
+            ValueNotOurs { version: version.clone(), key: Some(k()) },
+            ValueNotOurs { version, key: None },
             ReplicaBehind { of: Part::Store, region: "us-west-2".into(), failed: false },
             ReplicaBehind { of: further(), region: "us-west-2".into(), failed: true },
             NotEverywhere { place: place(), why: AtPlace::Behind },

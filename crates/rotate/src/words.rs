@@ -250,7 +250,12 @@ impl Refusal {
             NotEverywhere { place, why: AtPlace::NotOurs } => {
                 format!("{place} gives no login of this IAM user's, nor the one that this program put there last")
             }
-            ValueNotOurs { version } => format!("version {version} names a key that this IAM user does not have"),
+            ValueNotOurs { version, key: Some(key) } => {
+                format!("version {version} holds the login of {key}, a key that this IAM user does not have")
+            }
+            ValueNotOurs { version, key: None } => {
+                format!("version {version} holds no login whose user name is a key id: it may be somebody else's")
+            }
             PlaceDropped { place, gives } => {
                 let given = gives.as_ref().map_or_else(String::new, |key| format!(", and was last seen to give {key}"));
                 format!(
@@ -411,8 +416,12 @@ impl Refusal {
             VersionUnreadable { key } => {
                 format!("it is deactivated already; when you are sure that nothing uses it: {}", names.delete(key))
             }
-            ValueNotOurs { .. } => {
-                format!("is `iam_user` in rotate.toml right? `{us} run` makes a key of that user and publishes it")
+            ValueNotOurs { key: Some(key), .. } => format!(
+                "are `iam_user` and [[credential.publish]] in rotate.toml right? If nothing needs the login with {key} any more, it is \
+                 written over: `{us} run --yes-overwrite {key}`"
+            ),
+            ValueNotOurs { key: None, .. } => {
+                "correct [[credential.publish]] in rotate.toml; or put the login that hosts use now there, as USER:PASSWORD".into()
             }
             ReplicaBehind { failed: false, .. } => "nothing: it goes on by itself".into(),
             ReplicaBehind { of, region, failed: true } => format!(
@@ -627,6 +636,9 @@ impl fmt::Display for Reason {
             Reason::NotEverywhere(place) => write!(f, "{place} gets the same key"),
             Reason::Verified(version) => write!(f, "SES takes the key of version {version}"),
             Reason::PromotedBefore(version) => write!(f, "version {version} was published, and not noted"),
+            Reason::Outdated(version) => {
+                write!(f, "what is AWSCURRENT was written anew after version {version} was composed from it")
+            }
             Reason::CanaryOver(version) => write!(f, "version {version} is not tried any more"),
             Reason::OldEnough { since } => write!(f, "the published key is of {since:.0}"),
             Reason::Asked { by } => write!(f, "{by} asked for it"),

@@ -122,6 +122,12 @@ pub fn compose(
     Ok(Secret::new(Value::Object(fields).to_string()))
 }
 
+/// Is it the same, however it is written?
+pub fn says_the_same(one: &Secret, other: &Secret) -> bool {
+    let json = |text: &Secret| serde_json::from_str::<Value>(text.expose().trim()).ok();
+    one.expose().trim() == other.expose().trim() || json(one).is_some_and(|one| json(other) == Some(one))
+}
+
 /// What a value holds, if it is a login whose user name is an access key id.
 pub fn parse(text: &Secret) -> Option<Payload> {
     Payload::parse(text.expose().as_bytes(), &JsonKeys { of_ses: true, ..JsonKeys::default() }).ok()

@@ -17,6 +17,24 @@ const UNLABELLED: usize = 5;
 /// A secret has about a hundred versions.
 const PAGES: usize = 20;
 
+/// What a version was found to hold.
+enum Content {
+    Nothing,
+    Text(Secret),
+    /// Bytes that are no text: somebody's, and no login.
+    Bytes,
+}
+
+impl Content {
+    fn of(text: Option<String>, bytes: Option<Vec<u8>>) -> Self {
+        match (text, bytes.map(String::from_utf8)) {
+            (Some(text), _) | (None, Some(Ok(text))) => Self::Text(Secret::new(text)),
+            (None, Some(Err(_))) => Self::Bytes,
+            (None, None) => Self::Nothing,
+        }
+    }
+}
+
 pub struct SecretAt {
     reach: Reach,
     secret: String,
@@ -127,12 +145,17 @@ impl SecretAt {
         });
         for (version, answer) in join_all(read).await {
             match answer {
-                Ok(Some((text, created))) => {
-                    version.value = Seen::value_of(Some(&text));
+                Ok((content, created)) => {
                     version.created = created.unwrap_or(version.created);
-                    values.insert(version.id.clone(), text);
+                    match content {
+                        Content::Text(text) => {
+                            version.value = Seen::value_of(Some(&text));
+                            values.insert(version.id.clone(), text);
+                        }
+                        Content::Bytes => version.value = Value::Unreadable,
+                        Content::Nothing => version.value = Value::Empty,
+                    }
                 }
-                Ok(None) => version.value = Value::Empty,
                 Err(failed)
                     if failed.kind.is_definite()
                         && failed.kind != FailKind::Throttled
@@ -147,8 +170,8 @@ impl SecretAt {
         Ok(())
     }
 
-    /// `None`: the version has no value.
-    async fn value(&self, version: &VersionId) -> Result<Option<(Secret, Option<Timestamp>)>, CallFailed> {
+    /// With when it was made.
+    async fn value(&self, version: &VersionId) -> Result<(Content, Option<Timestamp>), CallFailed> {
         let answer = self
             .reach
             .send(self.asked("secretsmanager:GetSecretValue"), |config| {
@@ -157,16 +180,12 @@ impl SecretAt {
             .await;
         match answer {
             Ok(mut output) => {
-                let binary = || {
-                    let blob = output.secret_binary.take()?.into_inner();
-                    String::from_utf8(blob).ok()
-                };
+                let bytes = output.secret_binary.take().map(aws_sdk_secretsmanager::primitives::Blob::into_inner);
                 let created = output.created_date.as_ref().and_then(timestamp);
-                let text = output.secret_string.take().or_else(binary);
-                Ok(text.map(|text| (Secret::new(text), created)))
+                Ok((Content::of(output.secret_string.take(), bytes), created))
             }
             // That is what a version without a value gives, as Secrets Manager makes them at the start of a rotation.
-            Err(failed) if failed.kind == FailKind::NotFound => Ok(None),
+            Err(failed) if failed.kind == FailKind::NotFound => Ok((Content::Nothing, None)),
             Err(failed) => Err(failed),
         }
     }
@@ -205,5 +224,19 @@ impl SecretAt {
             request.set_move_to_version_id(id(to)).customize().interceptor(until.clone()).send()
         };
         self.reach.send(self.asked("secretsmanager:UpdateSecretVersionStage"), send).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_text_are_no_empty_value() {
+        let keystore = vec![0xfe, 0xed, 0xfe, 0xed, 0x00];
+        assert!(matches!(Content::of(None, Some(keystore)), Content::Bytes));
+        assert!(matches!(Content::of(None, Some(b"AKIA1:p".to_vec())), Content::Text(text) if text.expose() == "AKIA1:p"));
+        assert!(matches!(Content::of(Some("a".into()), None), Content::Text(_)));
+        assert!(matches!(Content::of(None, None), Content::Nothing));
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
-use relaykey::fault::Fault;
+use relaykey::fault::{Class, Fault};
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -17,9 +17,10 @@ use super::check::published;
 use super::hosts::days;
 use super::view::{self, ActionView, Document, SCHEMA, Stand, is_complete, old_is_gone, put, rfc3339, undone};
 use super::{Exit, Session, ca_files, print_json_line, refused, say, tell};
-use crate::facts::{CURRENT, Value};
+use crate::facts::{CURRENT, KeyId, Value};
 use crate::plan::{Action, Outcome};
 use crate::record::Lease;
+use crate::refusal::Refusal;
 use crate::run::{Ask, Look, Tick, Turned};
 
 /// The longest time between two looks of a `run`: hosts may have reported.
@@ -47,6 +48,9 @@ pub struct RunArgs {
     /// Wait so long for the end of the rotation; without it, for as long as it takes.
     #[arg(long, value_name = "TIME", value_parser = days)]
     wait: Option<SignedDuration>,
+    /// What is published holds the login of this key, which is not of the IAM user: it is written over all the same.
+    #[arg(long, value_name = "KEY_ID", conflicts_with = "once")]
+    yes_overwrite: Option<String>,
 }
 
 pub async fn run(mut at: Session<'_>, args: &RunArgs) -> Exit {
@@ -57,7 +61,7 @@ pub async fn run(mut at: Session<'_>, args: &RunArgs) -> Exit {
     let mut teller = Teller::new(&at, by);
     let exit = match args.once {
         true => once(&mut at, &mut teller).await,
-        false => whole(&mut at, &mut teller, args.wait).await,
+        false => whole(&mut at, &mut teller, args).await,
     };
     // Where that fails, the lease ends by itself.
     let _ = tokio::time::timeout(LEAVES, at.controller.leave()).await;
@@ -114,8 +118,8 @@ async fn once(at: &mut Session<'_>, teller: &mut Teller) -> Exit {
     }
 }
 
-async fn whole(at: &mut Session<'_>, teller: &mut Teller, wait: Option<SignedDuration>) -> Exit {
-    let deadline = wait.and_then(|wait| Instant::now().checked_add(Duration::try_from(wait).unwrap_or_default()));
+async fn whole(at: &mut Session<'_>, teller: &mut Teller, args: &RunArgs) -> Exit {
+    let deadline = args.wait.and_then(|wait| Instant::now().checked_add(Duration::try_from(wait).unwrap_or_default()));
     let look = match at.controller.look().await {
         Ok(look) => look,
         Err(fault) => return refused(&fault),
@@ -123,7 +127,7 @@ async fn whole(at: &mut Session<'_>, teller: &mut Teller, wait: Option<SignedDur
     // One that is under way is gone on with: an old key is to go. Whatever else is begun ends with the one that is asked for,
     // and somebody else's AWSPENDING is no rotation.
     let under_way = !old_is_gone(&look, at.credential.policy.delete) && look.facts.record.published.is_some();
-    if !under_way && let Err(fault) = begins(at, &look).await {
+    if !under_way && let Err(fault) = begins(at, &look, args.yes_overwrite.as_deref()).await {
         return refused(&fault);
     }
     let mut stop = Stop::new();
@@ -193,14 +197,24 @@ async fn whole(at: &mut Session<'_>, teller: &mut Teller, wait: Option<SignedDur
 }
 
 /// Asks for a rotation, where nothing is in its way that can be known beforehand.
-async fn begins(at: &mut Session<'_>, look: &Look) -> Result<(), Fault> {
+async fn begins(at: &mut Session<'_>, look: &Look, over: Option<&str>) -> Result<(), Fault> {
     ca_files(at.credential)?;
     // A value that is no login may be somebody else's: it is not written over.
     let current = look.facts.store.labelled(CURRENT);
     if current.is_some_and(|current| current.value == Value::Unreadable) {
         published(look).map_err(|fault| *fault)?;
     }
-    at.controller.ask(Ask::Run).await.map(|_| ())
+    // Nor is a login of another user, unless a person names it.
+    let over = over.map(KeyId::new);
+    let not_ours = look.decision.refusals.iter().find_map(|refusal| match refusal {
+        Refusal::ValueNotOurs { key, .. } if *key != over => Some(refusal),
+        _ => None,
+    });
+    if let Some(refusal) = not_ours {
+        return Err(Fault::new(Class::Configuration, refusal.words(), refusal.fix()));
+    }
+    let ask = over.map_or(Ask::Run, |key| Ask::RunOver { key });
+    at.controller.ask(ask).await.map(|_| ())
 }
 
 /// Turns that came to nothing, one after the other: the pause after each is longer.

@@ -412,6 +412,7 @@ impl World {
             place: crate::facts::KeyPlace::secret("a"),
             further: second.filter(|second| !second.unseen).map(Second::seen).into_iter().collect(),
             behind: Vec::new(),
+            outdated: Vec::new(),
             fleet: (0..HOSTS).filter_map(|j| self.host(j)).collect(),
             gone: Vec::new(),
             record: self.record(),

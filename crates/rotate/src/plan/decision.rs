@@ -206,6 +206,8 @@ pub enum Reason {
     NotEverywhere(KeyPlace),
     Verified(VersionId),
     PromotedBefore(VersionId),
+    /// What is AWSCURRENT was written anew since this version was composed.
+    Outdated(VersionId),
     CanaryOver(VersionId),
     /// 8
     OldEnough {

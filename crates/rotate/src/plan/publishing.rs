@@ -21,6 +21,10 @@ pub(super) fn rule_5(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Tu
     if !publishes {
         return put();
     }
+    if let Some(refusal) = first_in_the_way(look) {
+        refusals.push(refusal);
+        return wait(Reason::Refused);
+    }
     let waited = look.now.duration_since(creating.at);
     match look.asked(key) {
         OwnLogins::Accepted => put(),
@@ -151,6 +155,11 @@ fn pending_at(further: &Further) -> Option<&Version> {
     further.store.labelled(PENDING).filter(|pending| current.is_none_or(|current| current.id != pending.id))
 }
 
+/// What is AWSPENDING there was composed from another text than it gives now.
+fn is_outdated(look: &RuleInput, further: &Further) -> bool {
+    look.facts.outdated.iter().any(|part| matches!(part, Part::Further(place) if *place == further.place))
+}
+
 /// Why nothing may be put there. What Secrets Manager or somebody else is at work on stays theirs; and a login that is not this
 /// user's is written over only where it is the one that we left there, whose key is gone by now.
 fn in_the_way(look: &RuleInput, further: &Further) -> Option<AtPlace> {
@@ -205,7 +214,7 @@ pub(super) fn staged_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>) -
     };
     let mut refused = Vec::new();
     for further in look.facts.further.iter().filter(stages) {
-        if further.store.with_key(key).is_some() {
+        if further.store.with_key(key).is_some() && !is_outdated(look, further) {
             // Somebody may have made it theirs since it was put there.
             let theirs = in_the_way(look, further).filter(|why| *why == AtPlace::NotOurs);
             refused.extend(theirs.map(|why| Refusal::NotEverywhere { place: further.place.clone(), why }));
@@ -240,7 +249,7 @@ pub(super) fn published_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>
             continue;
         }
         let current = further.store.labelled(CURRENT);
-        let there = further.store.with_key(&key).zip(current);
+        let there = further.store.with_key(&key).zip(current).filter(|_| !is_outdated(look, further));
         if let Some((version, current)) = there.filter(|_| further.store.kind == StoreKind::SecretsManager) {
             let (from, version) = (Some(current.id.clone()), version.id.clone());
             let action = Action::PromoteAt { place: place.clone(), from, version, key };
@@ -258,26 +267,82 @@ pub(super) fn published_everywhere(look: &RuleInput, refusals: &mut Vec<Refusal>
 pub(super) fn rule_7a(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let from = look.current.map(|current| current.id.clone());
     if let Some((pending, key)) = pending(look).filter(|(pending, key)| is_ours(look, pending, key)) {
+        if let Some(refusal) = first_in_the_way(look) {
+            add(refusals, [refusal]);
+            return wait(Reason::Refused);
+        }
         let version = pending.id.clone();
         return act(Action::Promote { from, version: version.clone(), key: key.clone() }, Reason::Verified(version));
     }
     if retire::published_is_current(look.facts) {
         return None;
     }
-    let current = look.current;
-    let ours = look.record.promoting.as_ref().zip(current).filter(|(promoting, current)| {
-        let this = promoting.version.as_ref().is_none_or(|version| *version == current.id);
-        this && current.key() == Some(&promoting.key)
-    });
-    if let Some((promoting, current)) = ours {
+    if let Some((current, key)) = promoted(look) {
         let version = current.id.clone();
-        let action = Action::RecordPublished { version: version.clone(), key: promoting.key.clone() };
+        let action = Action::RecordPublished { version: version.clone(), key: key.clone() };
         return act(action, Reason::PromotedBefore(version));
     }
     if look.record.published.is_some() {
-        refusals.push(Refusal::LabelMoved { kind: look.facts.store.kind, current: from });
+        add(refusals, [moved(look)]);
     }
     None
+}
+
+/// Is this, in AWSCURRENT of the first place, a login of somebody else's? What a person put there after ours was published may be
+/// another user's, in an emergency; an older value with a key of ours that is gone is none.
+pub(super) fn not_ours(look: &RuleInput, current: &Version, key: &KeyId) -> Option<Refusal> {
+    if look.status(key).is_some() {
+        return None;
+    }
+    let Some(published) = &look.record.published else {
+        let said = look.record.over.as_ref() == Some(key);
+        return (!said).then(|| Refusal::ValueNotOurs { version: current.id.clone(), key: Some(key.clone()) });
+    };
+    let before = |version: &Version| version.key() == Some(key) && version.created <= published.at;
+    let was_there = published.key == *key || look.facts.store.versions.iter().any(before);
+    (!was_there).then(|| moved(look))
+}
+
+fn moved(look: &RuleInput) -> Refusal {
+    let current = look.current.map(|current| current.id.clone());
+    Refusal::LabelMoved { kind: look.facts.store.kind, current }
+}
+
+/// Why nothing is published over what the first place gives: it is not what we published, and nobody said that it may go.
+pub(super) fn first_in_the_way(look: &RuleInput) -> Option<Refusal> {
+    let current = look.current.filter(|current| current.value != Value::Empty)?;
+    if look.facts.first_before().is_some() || retire::published_is_current(look.facts) || promoted(look).is_some() {
+        return None;
+    }
+    let Some(key) = current.key() else {
+        return Some(match look.record.published {
+            Some(_) => moved(look),
+            None => Refusal::ValueNotOurs { version: current.id.clone(), key: None },
+        });
+    };
+    match &look.record.published {
+        // A key that is gone serves nobody: it is healed, by whatever is at hand.
+        Some(published) if published.key != *key && look.status(key).is_some() => Some(moved(look)),
+        _ => not_ours(look, current, key),
+    }
+}
+
+/// It was promoted, and whoever did it was killed before it could be written down.
+fn promoted<'a>(look: &RuleInput<'a>) -> Option<(&'a Version, &'a KeyId)> {
+    let (promoting, current) = look.record.promoting.as_ref().zip(look.current)?;
+    let this = promoting.version.as_ref().is_none_or(|version| *version == current.id);
+    (this && current.key() == Some(&promoting.key)).then_some((current, &promoting.key))
+}
+
+/// AWSPENDING was composed from what was AWSCURRENT then, and somebody wrote something else beside that login since: it is composed
+/// anew, and what they wrote stays.
+pub(super) fn composed_anew(look: &RuleInput, _: &mut Vec<Refusal>) -> Option<Turn> {
+    let (pending, key) = pending(look).filter(|(pending, key)| is_ours(look, pending, key))?;
+    if !look.facts.outdated.contains(&Part::Store) || first_in_the_way(look).is_some() {
+        return None;
+    }
+    let version = pending.id.clone();
+    act(Action::Republish { from: version.clone(), key: key.clone() }, Reason::Outdated(version))
 }
 
 /// The canary label stands on a version that is neither published nor about to be.

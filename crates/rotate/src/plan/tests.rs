@@ -37,6 +37,7 @@ fn facts() -> Facts {
         place: crate::facts::KeyPlace::secret("a"),
         further: Vec::new(),
         behind: Vec::new(),
+        outdated: Vec::new(),
         fleet: Vec::new(),
         gone: Vec::new(),
         record,
@@ -537,6 +538,72 @@ fn what_a_further_place_gives_is_written_over_where_it_is_ours_alone() {
     facts.record.places = copied("NEW");
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "label-moved"), "{decision:?}");
+}
+
+/// `NEXT` waits as AWSPENDING of the first place, and is verified.
+fn pending_alone() -> Facts {
+    let mut facts = pending_in_three_places();
+    facts.further.clear();
+    facts
+}
+
+/// What a person made AWSCURRENT while a new key waited there: another user's login in an emergency, an older key, bytes.
+#[test]
+fn what_a_person_published_while_a_key_waited_is_not_promoted_over() {
+    let mut facts = pending_alone();
+    assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::Promote { .. })));
+    facts.store.versions[1].labels.clear();
+    for value in [Value::Login(KeyId::new("ANOTHER")), Value::Login(KeyId::new("OLD")), Value::Unreadable] {
+        let (mut facts, is_of_the_user) = (facts.clone(), value == Value::Login(KeyId::new("OLD")));
+        facts.keys.extend(is_of_the_user.then(|| key("OLD", KeyStatus::Active)));
+        facts.store.versions.push(Version { created: now(), value, ..version("v9", "", CURRENT) });
+        let decision = plan(&facts, &policy(), now());
+        assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "label-moved"), "{decision:?}");
+        // Nor is ours published again over it, or another key made, where none waits.
+        facts.store.versions.retain(|version| !version.carries(PENDING));
+        facts.keys.retain(|key| key.id.as_str() != "NEXT");
+        facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+        let decision = plan(&facts, &policy(), now());
+        assert_eq!((decision.action.as_ref(), classes(&decision)[0]), (None, "label-moved"), "{decision:?}");
+    }
+    // An older value with a key of ours that is gone serves nobody.
+    facts.store.versions.push(version("v9", "GONE", CURRENT));
+    assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::Promote { .. })));
+}
+
+/// The same key, and another text beside it: what waits is composed anew, here and in a further place.
+#[test]
+fn what_was_composed_from_an_older_text_is_composed_anew() {
+    let mut facts = pending_alone();
+    facts.outdated = vec![Part::Store];
+    let anew = Action::Republish { from: VersionId::new("v3"), key: KeyId::new("NEXT") };
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(anew));
+    let mut facts = pending_in_three_places();
+    facts.further.truncate(1);
+    facts.further[0].store.versions.push(Version { created: now(), ..version("f2", "NEXT", PENDING) });
+    assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::Promote { .. })));
+    facts.outdated = vec![Part::Further(place("b"))];
+    assert!(matches!(plan(&facts, &policy(), now()).action, Some(Action::CopyTo { publishes: false, .. })));
+}
+
+/// No key is made for a place that holds another user's login, unless a person names that.
+#[test]
+fn what_the_first_place_gives_is_written_over_where_it_is_ours_or_named() {
+    let mut facts = facts();
+    (facts.record.published, facts.record.old) = (None, None);
+    facts.keys.clear();
+    facts.store.versions = vec![version("v1", "ANOTHER", CURRENT)];
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["value-not-ours"]), "{decision:?}");
+    assert!(decision.refusals[0].fix().contains("run --yes-overwrite ANOTHER`"), "{decision:?}");
+    for (said, made) in [("SOMEBODY", None), ("ANOTHER", Some(Action::Create))] {
+        facts.record.over = Some(KeyId::new(said));
+        assert_eq!(plan(&facts, &policy(), now()).action, made, "{said}");
+    }
+    facts.store.versions[0].value = Value::Unreadable;
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.as_ref(), classes(&decision)), (None, vec!["value-not-ours"]), "{decision:?}");
 }
 
 #[test]

@@ -19,6 +19,10 @@ use crate::record::{ControlRecord, Roster, Wanted};
 pub enum Ask {
     /// A rotation.
     Run,
+    /// A rotation, also where the login of this key is published, which is not of the IAM user.
+    RunOver {
+        key: KeyId,
+    },
     /// The roster is complete with so many distinct hosts. Again: the clocks of the old key begin anew.
     Seal {
         expect: usize,
@@ -70,18 +74,28 @@ impl Controller {
     pub async fn ask(&mut self, what: Ask) -> Result<Answer, Fault> {
         let by = self.caller().await?.arn;
         match what {
-            Ask::Run => {
+            Ask::Run | Ask::RunOver { .. } => {
+                let over = match what {
+                    Ask::RunOver { key } => Some(key),
+                    _ => None,
+                };
                 let entry = AuditEntry::new(AuditEvent::Asked, "run");
+                let entry = match &over {
+                    Some(key) => entry.key(key).more("its login may be written over"),
+                    None => entry,
+                };
                 self.change(entry, |record, now| {
                     let is_new = record.want.is_none();
                     record.want = Some(Wanted { by: by.clone(), at: now }).filter(|_| is_new).or(record.want.take());
+                    let says_more = over.is_some() && over != record.over;
+                    record.over = over.clone().or(record.over.take());
                     // Asked for again after SES did not take one: tried again at once.
                     let waited = record.backoff.as_mut().filter(|backoff| backoff.until > now);
                     let waits = waited.is_some();
                     if let Some(backoff) = waited {
                         backoff.until = now;
                     }
-                    is_new || waits
+                    is_new || waits || says_more
                 })
                 .await
             }

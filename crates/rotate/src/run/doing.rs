@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use relaykey_core::credential::Secret;
 use relaykey_core::fault::{Class, Fault};
 
 use super::{Controller, FurtherAt, LOGINS, Look, NewKey, TRIES};
@@ -228,12 +229,15 @@ impl Controller {
                 Called::done(Outcome::Done)
             }
             Action::Put { key, publishes } => self.put(key, *publishes, token, seen, until).await,
-            Action::Republish { from, .. } => match (seen.values.get(from), &self.store) {
-                (Some(text), StoreAt::Secret(secret)) => {
+            Action::Republish { from, .. } => match (self.text_of(from, seen), &self.store) {
+                (Some(Err(fault)), _) => Called::failed(fault),
+                (Some(Ok(text)), StoreAt::Secret(secret)) => {
                     let token = token.expect("a secret takes one");
-                    Called::of(secret.put(&token, text, PENDING, until).await, |_| Outcome::Done)
+                    Called::of(secret.put(&token, &text, PENDING, until).await, |_| Outcome::Done)
                 }
-                (Some(text), StoreAt::Parameter(at)) => Called::of_a_put(at.put(text, current(seen), until).await),
+                (Some(Ok(text)), StoreAt::Parameter(at)) => {
+                    Called::of_a_put(at.put(&text, current(seen), until).await)
+                }
                 (None, _) => Called::failed(gone(&format!("version {from}"))),
             },
             Action::LogIn { key, .. } => self.log_in(key, facts, seen).await,
@@ -253,6 +257,18 @@ impl Controller {
                 Called::done(Outcome::Done)
             }
         }
+    }
+
+    /// What is put again of this version: as it is; or, of AWSPENDING, its login within what is AWSCURRENT now.
+    fn text_of(&self, version: &VersionId, seen: &Seen) -> Option<Result<Secret, Fault>> {
+        let text = seen.values.get(version)?;
+        let is_pending = seen.store.version(version).is_some_and(|version| version.carries(PENDING));
+        Some(match seen.current().filter(|_| is_pending) {
+            Some(current) => {
+                payload::copied(self.form, Some(current.expose()), text, self.smtp.ses_region().as_deref())
+            }
+            None => Ok(text.clone()),
+        })
     }
 
     /// A further place, and what was seen there.
@@ -330,7 +346,7 @@ impl Controller {
         called
     }
 
-    fn composed(&self, key: &KeyId, seen: &Seen) -> Result<relaykey_core::credential::Secret, Fault> {
+    fn composed(&self, key: &KeyId, seen: &Seen) -> Result<Secret, Fault> {
         let new = self.unstored.as_ref().filter(|new| new.id == *key).ok_or_else(|| gone(&format!("the key {key}")))?;
         let current = seen.current();
         let region = self.smtp.ses_region();

@@ -10,7 +10,7 @@ use crate::aws::store::Seen;
 use crate::aws::{CallFailed, FailKind, payload};
 use crate::config::Form;
 use crate::evidence;
-use crate::facts::{CURRENT, Facts, Further, Gap, KeyId, PENDING, Part, Store, StoreKind, Version, VersionId};
+use crate::facts::{CURRENT, Facts, Further, Gap, KeyId, KeyPlace, PENDING, Part, Store, StoreKind, Version, VersionId};
 use crate::hosts::Read;
 use crate::plan::plan;
 use crate::record::{self, ControlRecord};
@@ -56,6 +56,7 @@ impl Controller {
         let further = further.collect();
         let behind = seen.iter().chain(also.iter().map(|(_, seen)| seen)).flat_map(|seen| &seen.behind);
         let behind = behind.cloned().collect();
+        let outdated = self.outdated(seen.as_ref(), &also);
         if let Some(seen) = &mut seen {
             seen.further = also;
         }
@@ -66,6 +67,7 @@ impl Controller {
             store,
             further,
             behind,
+            outdated,
             fleet: Vec::new(),
             gone: Vec::new(),
             record,
@@ -98,6 +100,24 @@ impl Controller {
         }
         let decision = plan(&facts, &self.policy, now);
         (Look { facts, decision, faults, busy: None, now }, seen)
+    }
+
+    /// Where AWSPENDING is not what would be composed now.
+    fn outdated(&self, seen: Option<&Seen>, also: &[(KeyPlace, Seen)]) -> Vec<Part> {
+        let is_old = |seen: &Seen, form: Form, place: Option<&str>| {
+            let pending = seen.store.labelled(PENDING).filter(|pending| !pending.carries(CURRENT));
+            let text = pending.and_then(|pending| seen.values.get(&pending.id));
+            let (Some(text), Some(current)) = (text, seen.current()) else { return false };
+            let region = payload::region_of(place, self.smtp.endpoints().map(|smtp| smtp.ses_region()));
+            payload::copied(form, Some(current.expose()), text, region.as_deref())
+                .is_ok_and(|anew| !payload::says_the_same(&anew, text))
+        };
+        let first = seen.is_some_and(|seen| is_old(seen, self.form, None)).then_some(Part::Store);
+        let further = also.iter().filter(|(place, seen)| {
+            let at = self.also.iter().find(|at| at.place == *place);
+            at.is_some_and(|at| is_old(seen, at.form, at.region.as_deref()))
+        });
+        first.into_iter().chain(further.map(|(place, _)| Part::Further(place.clone()))).collect()
     }
 
     /// `partly`: some place could not be looked at.

@@ -101,6 +101,7 @@ fn a_host_of_another_parameter_counts_by_what_that_gives_now() {
             needs_key: false,
         }],
         behind: Vec::new(),
+        outdated: Vec::new(),
         fleet: vec![Host { standing: Some(standing), ..Host::never_heard(HostName::new("mx1")) }],
         gone: Vec::new(),
         record: ControlRecord::new("ses"),

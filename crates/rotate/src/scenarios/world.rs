@@ -49,6 +49,7 @@ impl World {
             place: crate::facts::KeyPlace::secret("a"),
             further: Vec::new(),
             behind: Vec::new(),
+            outdated: Vec::new(),
             fleet: Vec::new(),
             gone: Vec::new(),
             record: ControlRecord::new("ses"),

@@ -5,7 +5,7 @@ use crate::demo::lab::Lab;
 const LONG: Duration = Duration::from_secs(40);
 
 async fn ends(at: Session<'_>, once: bool, wait: Option<i64>) -> Exit {
-    let args = RunArgs { once, wait: wait.map(SignedDuration::from_secs) };
+    let args = RunArgs { once, wait: wait.map(SignedDuration::from_secs), yes_overwrite: None };
     tokio::time::timeout(LONG, run(at, &args)).await.expect("it ends")
 }
 

@@ -109,6 +109,7 @@ mod look {
             place: crate::facts::KeyPlace::secret("a"),
             further: Vec::new(),
             behind: Vec::new(),
+            outdated: Vec::new(),
             fleet,
             gone: Vec::new(),
             record,
