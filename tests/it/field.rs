@@ -301,7 +301,6 @@ cases! {
     c535 = "535-table-by-two-paths";
     c547 = "547-idle-line-of-another-alias";
     c571 = "571-wrappermode-and-may";
-    c580 = "580-previous-said-by-root";
     }
 }
 
