@@ -207,7 +207,7 @@ impl Question<'_> {
         let is_bare = |client: &&Client<'_>| client.by_sender && !key.contains(['.', ':', '[']);
         if !is_sender(key) && !clients.iter().any(is_bare) {
             let mut hops = clients.iter().flat_map(|client| self.hops.of_service(client.service));
-            return hops.any(|hop| hop.host.is_empty() && same_key(&hop.host, host_part(key)));
+            return !hops.any(|hop| same_key(&hop.host, host_part(key)));
         }
         let is_for_senders = |origin: &Origin| matches!(origin, Origin::SenderRelayhost | Origin::SenderTransport);
         let is_named = |hop: &NextHop| hop.is_ours() || self.endpoint_of(&hop.spelt) != Ok(None);
