@@ -414,6 +414,28 @@ fn a_service_whose_tables_cannot_be_written_gets_one_by_the_command_of_each_erro
     }
 }
 
+/// Where one service logs in and another does not, no command has all of them log in: one without a table would end.
+#[test]
+fn no_command_has_services_log_in_that_have_no_table() {
+    let instance = instance(HOP);
+    let table = format!("hash:{}", instance.table().display());
+    instance.set("smtp_sasl_auth_enable", "no");
+    instance.set("smtp_sasl_password_maps", "");
+    instance.set("transport_maps", &format!("inline:{{ {{ses.example = ses:{HOP}}} }}"));
+    let master_cf = instance.config_dir.join("master.cf");
+    let entry =
+        format!("ses unix - - n - - smtp\n  -o smtp_sasl_auth_enable=yes\n  -o smtp_sasl_password_maps={table}\n");
+    fs::write(&master_cf, fs::read_to_string(&master_cf).unwrap() + &entry).unwrap();
+    crate::lab::postfix::cool_down(&master_cf);
+    let found = findings(&instance);
+    let about = about(&found, "smtp_sasl_auth_enable");
+    assert!(!about.is_empty(), "{found:?}");
+    for finding in about {
+        assert!(!finding.fix.contains("postconf") && finding.fix.contains("ses"), "{finding:?}");
+        assert!(!finding.what.contains("whatever the table holds"), "{finding:?}");
+    }
+}
+
 /// Where a login that is not ours answers, it is for a person to say what is to be; and where to.
 #[test]
 fn a_login_in_the_way_moves_into_the_table_beside() {

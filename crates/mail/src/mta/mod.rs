@@ -135,12 +135,6 @@ impl KnownLogins {
             && !(self.is_applied_known() && self.knows(login))
     }
 
-    /// Does an earlier version of the source hold it, of whatever region?
-    fn is_said(&self, login: &Login) -> bool {
-        let id = self.key.as_ref().map(|key| key.live_id(login));
-        self.passwords.iter().any(|known| Some(&known.login.live_id) == id.as_ref())
-    }
-
     fn is_applied_known(&self) -> bool {
         self.key.is_some() && !self.applied.is_empty()
     }

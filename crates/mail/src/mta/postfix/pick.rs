@@ -490,6 +490,20 @@ impl Answering<'_> {
                     "if it is to log in: postconf -c {dir} -P '{service}/unix/{parameter}=yes' && postfix -c {dir} reload"
                 ),
             )
+        } else if let Some(other) = self.services.iter().find(|other| other.logs_in()) {
+            // In main.cf it would have every service log in, and smtp(8) ends that has no table to do so.
+            (
+                self.main_cf.clone(),
+                format!(
+                    "the service {service} hands mail to the endpoint and does not log in ({parameter} = no in main.cf), so that this \
+                     mail bounces with 530"
+                ),
+                format!(
+                    "if it is to log in: have the route name a service that does, as {} does; that changes which service takes the \
+                     mail, so it is yours to decide",
+                    other.name
+                ),
+            )
         } else {
             (
                 self.main_cf.clone(),

@@ -195,6 +195,8 @@ impl Postfix {
     fn set(&self, service: &Service, parameter: &str, value: &str) -> String {
         let dir = self.config_dir.display();
         if service.overridden.contains(parameter) {
+            // `postconf -P` takes no white space.
+            let value = value.replace(", ", ",");
             return format!(
                 "postconf -c {dir} -P '{}/unix/{parameter}={value}' && postfix -c {dir} reload",
                 service.name
@@ -229,7 +231,9 @@ impl Postfix {
                 let fix = match in_clear {
                     false => set(option, &rest.join(", ")),
                     true => format!(
-                        "have TLS for the endpoint, and there set smtp_sasl_tls_security_options = {0}. Only where the next hop is a                          tunnel on this host, which does TLS itself: {option} = {0}; with that the logins of all other relays may go                          out in clear, so it is yours to decide",
+                        "have TLS for the endpoint, and there set smtp_sasl_tls_security_options = {0}. Only where the next hop is a \
+                         tunnel on this host, which does TLS itself: {option} = {0}; with that the logins of all other relays may go \
+                         out in clear, so it is yours to decide",
                         rest.join(", ")
                     ),
                 };

@@ -53,11 +53,12 @@ impl TlsPolicy {
 /// The parameters that say which mechanisms are excluded at this level (postconf(5)): a certificate counts as verified only where it is
 /// checked.
 pub(super) fn security_options(level: &str) -> &'static [&'static str] {
-    match level {
-        "" | "none" => &["smtp_sasl_security_options"],
-        "may" | "encrypt" => &["smtp_sasl_tls_security_options"],
-        "verify" | "secure" | "fingerprint" | "dane-only" => &["smtp_sasl_tls_verified_security_options"],
-        _ => &["smtp_sasl_tls_security_options", "smtp_sasl_tls_verified_security_options"],
+    match (CHECKED.contains(&level), is_mandatory(level)) {
+        _ if ["", "none"].contains(&level) => &["smtp_sasl_security_options"],
+        (false, _) => &["smtp_sasl_tls_security_options"],
+        (true, true) => &["smtp_sasl_tls_verified_security_options"],
+        // Where there is nothing to check it by, it goes out all the same.
+        (true, false) => &["smtp_sasl_tls_security_options", "smtp_sasl_tls_verified_security_options"],
     }
 }
 

@@ -42,15 +42,6 @@ pub(super) struct Named {
     is_own: bool,
 }
 
-/// By which routes mail of a sender's line may go to a host that nothing here names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RoutesAsked {
-    /// Those for senders, and those of a service that has no others.
-    OwnWays,
-    /// Those for recipients too.
-    All,
-}
-
 fn is_of_same_id(one: &Login, other: &Login) -> bool {
     one.username == other.username && one != other
 }
@@ -191,7 +182,6 @@ impl Question<'_> {
     /// The endpoint that an entry is for whose key names none: by the password that it holds, else by where its routes lead.
     pub(super) fn told_by_login(&self, at: EntryAt, all: &[Login], by_host: &[Named]) -> Result<usize, Elsewhere> {
         let entry = self.entry(at);
-        let mut routes = RoutesAsked::OwnWays;
         if let Some(login) = &entry.login() {
             if let Some(endpoint) = self.known_region(login) {
                 return Ok(endpoint);
@@ -202,18 +192,14 @@ impl Question<'_> {
             if self.is_another_password(login, all) {
                 return Err(Elsewhere::Unknown(RegionDoubt::AnotherPassword));
             }
-            // Nothing at all is known of its password, as where root has named its id: it may be for any host that mail goes to.
-            if self.may_be_any_regions(login) && !self.known.ours.logins.is_said(login) {
-                routes = RoutesAsked::All;
-            }
         }
-        self.led_by(routes, at.table, &entry.key).ok_or(Elsewhere::Unknown(RegionDoubt::SeveralRoutes))
+        self.led_to(at.table, &entry.key).ok_or(Elsewhere::Unknown(RegionDoubt::SeveralRoutes))
     }
 
     /// May mail under this key go to a host that nothing here names? A host's key by a route that is not seen: one of a table that
     /// cannot be read, of a policy server, or by the name of a mail exchanger. A sender's by a route for senders to such a host, or
     /// by a service that has no other.
-    fn goes_unseen(&self, clients: &[&Client<'_>], key: &str, routes: RoutesAsked) -> bool {
+    fn goes_unseen(&self, clients: &[&Client<'_>], key: &str) -> bool {
         if !self.is_ses() {
             return false;
         }
@@ -223,9 +209,7 @@ impl Question<'_> {
             let mut hops = clients.iter().flat_map(|client| self.hops.of_service(client.service));
             return !hops.any(|hop| same_key(&hop.host, host_part(key)));
         }
-        let is_for_senders = |origin: &Origin| {
-            routes == RoutesAsked::All || matches!(origin, Origin::SenderRelayhost | Origin::SenderTransport)
-        };
+        let is_for_senders = |origin: &Origin| matches!(origin, Origin::SenderRelayhost | Origin::SenderTransport);
         let is_named = |hop: &NextHop| hop.is_ours() || self.endpoint_of(&hop.spelt) != Ok(None);
         // It has a login of its own there, and none of SES's.
         let is_anothers = |client: &Client<'_>, hop: &NextHop| {
@@ -244,13 +228,9 @@ impl Question<'_> {
     /// The endpoint that the services which use a table lead to, for a key that names none. `None`: they lead to several regions, or
     /// mail under the key to a host that may be any region's.
     pub(super) fn led_to(&self, table: usize, key: &str) -> Option<usize> {
-        self.led_by(RoutesAsked::OwnWays, table, key)
-    }
-
-    fn led_by(&self, routes: RoutesAsked, table: usize, key: &str) -> Option<usize> {
         let uses = |client: &&Client<'_>| client.tables.contains(&table) && (client.by_sender || !is_sender(key));
         let clients: Vec<&Client<'_>> = self.clients.iter().filter(uses).collect();
-        if self.goes_unseen(&clients, key, routes) {
+        if self.goes_unseen(&clients, key) {
             return None;
         }
         let services: Vec<&str> = clients.iter().map(|client| client.service).collect();

@@ -1219,40 +1219,6 @@ fn a_password_that_is_known_of_a_key_is_the_only_one_of_its_region() {
     ]);
 }
 
-/// Of an id that root has named nothing but the id is known: its sender's line may be for any host that mail goes to.
-#[test]
-fn a_line_whose_password_nobody_knows_is_of_no_region_where_mail_goes_elsewhere_too() {
-    const NAMED: Host = Host {
-        services: &["smtp 0 by-sender"],
-        ids: &["applied=AKIAOLD", "confirmed=AKIAOLD:us", "known=AKIAROOT", "candidate=AKIANEW"],
-        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
-                   @a.example AKIAROOT:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
-        hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587", "smtp [gateway.internal]:587"],
-        endpoints: &["email-smtp.us-east-1.amazonaws.com"],
-        ..PLAIN
-    };
-    check(&[
-        (NAMED, "0:1*, region? 0:2"),
-        (Host { is_blind: true, ..NAMED }, "0:1*, region? 0:2"),
-        (Host { hops: &["smtp [email-smtp.us-east-1.amazonaws.com]:587"], ..NAMED }, "0:1*, 0:2*"),
-        // That other host has a login of its own.
-        (
-            Host {
-                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
-                           [gateway.internal]:587 gateway
-                           @a.example AKIAROOT:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
-                ..NAMED
-            },
-            "0:1*, 0:3*",
-        ),
-        // What was confirmed here is known.
-        (
-            Host { tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us\n@a.example AKIAOLD:us"], ..NAMED },
-            "0:1*, 0:2*",
-        ),
-    ]);
-}
-
 /// A ready-made password that an earlier version held was never tried at the endpoint: it may be another region's by mistake.
 #[test]
 fn an_earlier_ready_made_password_makes_others_doubtful_and_is_no_regions_for_certain() {
