@@ -292,6 +292,20 @@ cases! {
     c430 = "430-relative-program-name";
     c431 = "431-second-table-missing";
     c432 = "432-other-service-unreadable";
+    c502 = "502-table-by-syslog-name";
+    c503 = "503-config-directory-of-a-service";
+    c504 = "504-domain-of-a-service";
+    c505 = "505-texthash-twice";
+    c509 = "509-texthash-twice-another-relay";
+    c510 = "510-n-of-a-service";
+    c511 = "511-texthash-appended-after-adoption";
+    c536 = "536-gateway-with-a-port-without-a-login";
+    c537 = "537-any-port-of-loopback";
+    c538 = "538-endpoint-by-its-name-at-any-port";
+    c539 = "539-gateway-with-a-port-without-tls";
+    c540 = "540-condition-on-an-option-with-a-colon";
+    c621 = "621-service-twice";
+    c633 = "633-variable-behind-a-variable";
     }
 }
 

@@ -96,7 +96,11 @@ impl Postfix {
         let has_live_key = survey.has_live_key();
         let is_ours = hops.all.iter().any(NextHop::is_ours);
         let mut error = |what: String, fix: String| problems.push(Problem::error(Class::Config, main_cf(), what, fix));
-        if hops.all.is_empty() && !has_live_key {
+        for hop in hops.without_login.iter().filter(|_| !has_live_key) {
+            let (what, fix) = without_login(hop);
+            error(format!("{what}; no other route leads to the endpoint {endpoint:?}"), fix);
+        }
+        if hops.all.is_empty() && hops.without_login.is_empty() && !has_live_key {
             error(
                 "relayhost is empty, and no other route that can be read names a next hop, so that none leads to the endpoint".into(),
                 format!(
@@ -149,6 +153,10 @@ impl Postfix {
                     "nothing".into(),
                 );
             }
+        }
+        for hop in hops.without_login.iter().filter(|_| has_live_key) {
+            let (what, fix) = without_login(hop);
+            note(hop.origin, format!("{what}, and is left so"), fix);
         }
         for (origin, table) in &hops.unread {
             note(
@@ -431,6 +439,22 @@ pub(super) fn review_writers(settings: &Settings, file: &Path, m: &fs::Metadata)
         format!("it belongs to user id {uid}{named}, who can change which logins go where"),
         format!("if that user is not meant to: chown root {shown}"),
     ))
+}
+
+/// Of a next hop that has a name of an endpoint, and no login: what it is, and what to do.
+fn without_login(hop: &NextHop) -> (String, String) {
+    let spelt = shown::hop(&hop.spelt);
+    let what = format!(
+        "{} hands mail to {spelt}, through the service {}, which has no login for it, and that a login is asked for at that port cannot \
+         be told: that mail goes without a login",
+        hop.origin.parameter(),
+        hop.service
+    );
+    let fix = format!(
+        "nothing, where it is taken by the address of this host; if it is to log in, give {spelt} a line in the login table, with the \
+         login of this credential"
+    );
+    (what, fix)
 }
 
 /// Of a next hop that has the name of an endpoint and another port: which endpoint that is, and the ports.

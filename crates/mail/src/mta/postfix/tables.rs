@@ -441,10 +441,11 @@ impl LoginMap {
     }
 }
 
-/// The lines that a table would have with the entries of `inline:`.
+/// The lines that a table would have with the entries of `inline:`. Of several with one key the last is found there, and the first in
+/// a table of lines.
 fn inline_text(entries: &str) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(Vec::with_capacity(2 * entries.len() + 2));
-    for entry in words(entries) {
+    for entry in words(entries).into_iter().rev() {
         if let Some((key, value)) = in_braces(entry).unwrap_or(entry).split_once('=') {
             [key.trim(), " ", value.trim(), "\n"].iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
         }

@@ -125,7 +125,11 @@ impl Host {
         let is_blind_for_senders = self.hops.contains(&"unread-for-senders");
         let blind = [(self.is_blind, Origin::TransportMaps), (is_blind_for_senders, Origin::SenderRelayhost)];
         let unread = blind.into_iter().filter(|(is_so, _)| *is_so).map(|(_, origin)| (origin, "mysql:/t".to_owned()));
-        let hops = Hops { all: self.hops.iter().filter_map(hop).collect(), unread: unread.collect() };
+        let hops = Hops {
+            all: self.hops.iter().filter_map(hop).collect(),
+            unread: unread.collect(),
+            without_login: Vec::new(),
+        };
         let id = |name: &str| {
             let ids = self.ids.iter().filter_map(|id| id.strip_prefix(name)?.strip_prefix('='));
             ids.map(str::to_owned).collect::<Vec<_>>()
@@ -164,6 +168,7 @@ impl Host {
             for (left, _) in &found.left_out {
                 said.push(format!("old {}", at(left)));
             }
+            said.extend(found.without_login.iter().map(|(service, hop)| format!("without {service} {hop}")));
             for fact in &found.facts {
                 said.push(match fact {
                     Fact::AnotherLogin { at: entry } => format!("another {}", at(entry)),
