@@ -1055,6 +1055,78 @@ fn a_table_named_by_the_service_is_the_one_of_that_service() {
     }
 }
 
+/// main.cf names the table by something that a service has an option for, or `-n`.
+#[test]
+fn a_table_named_by_an_option_of_the_service_is_the_one_of_that_service() {
+    let by_account = "hash:$config_directory/${{$account} == {team:bulk} ? {sasl_bulk} : {sasl_passwd}}";
+    for (main, service) in [
+        (&[("syslog_name", "passwd"), ("smtp_sasl_password_maps", "hash:$config_directory/sasl_$syslog_name")][..], {
+            "smtp\n  -o syslog_name=bulk\n"
+        }),
+        (&[("account", "team:main"), ("smtp_sasl_password_maps", by_account)], "smtp\n  -o account=team:bulk\n"),
+        (&[("account", "main"), ("smtp_sasl_password_maps", by_account)], "smtp -vo account=team:bulk\n"),
+        (
+            &[(
+                "smtp_sasl_password_maps",
+                "hash:$config_directory/sasl_${{$service_name} == {bulk} ? {bulk} : {passwd}}",
+            )],
+            "smtp -n bulk\n",
+        ),
+    ] {
+        let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+        second_table(&instance, "sasl_bulk", &format!("{HOP} {OLD}\n"));
+        add_services(&instance, &format!("news unix - - n - - {service}"));
+        instance.set("transport_maps", &format!("inline:{{ {{bulk.example = news:{HOP}}} }}"));
+        main.iter().for_each(|(name, value)| instance.set(name, value));
+        let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+        let mut found: Vec<String> = written(&plan).into_iter().map(|(name, _)| name).collect();
+        found.sort();
+        assert_eq!(found, ["sasl_bulk", "sasl_passwd"], "{service}");
+    }
+}
+
+/// trivial-rewrite(8) has an option that main.cf names its table by: then the next hops are others.
+#[test]
+fn a_route_named_by_an_option_of_the_service_that_decides_counts() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    second_table(&instance, "transport_b", "bulk.example smtp:[email-smtp.eu-west-1.amazonaws.com]:2587\n");
+    instance.set("site", "a");
+    instance.set("transport_maps", "hash:$config_directory/transport_$site");
+    add_services(&instance, "rewrite unix - - n - - trivial-rewrite\n  -o site=b\n");
+    let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+    let expected = format!("{HOP} {NEW}\n[email-smtp.eu-west-1.amazonaws.com]:2587 {NEW}\n");
+    assert_eq!(written(&plan), [("sasl_passwd".to_owned(), expected)]);
+}
+
+/// smtp(8) does not open it, and `postmap -q` only warns.
+#[test]
+fn a_texthash_with_a_key_twice_is_refused_and_its_fix_mends_it() {
+    let other = "[smtp.other.example]:587 joe:elsepassword";
+    let (line, folded) = (format!("{HOP} {OLD}"), format!("{} {OLD}", HOP.to_uppercase()));
+    for (text, lines, mended) in [
+        (format!("{line}\n# c\n{other}\n{other}\n"), "lines 3 and 4", Some(format!("{line}\n# c\n{other}\n"))),
+        (format!("{line}\n{folded}\n{line}\n"), "lines 1 and 2", Some(format!("{line}\n"))),
+        (format!("{line}\n{HOP} AKIAPREV:prevpassword\n"), "lines 1 and 2", None),
+    ] {
+        let instance = instance("texthash", HOP, Some(&text));
+        let fault = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
+        assert!(fault.what.starts_with(lines) && fault.what.contains("texthash"), "{}", fault.what);
+        assert!(!fault.what.contains("elsep") && !fault.fix.contains("elsep"));
+        match mended {
+            None => assert!(!fault.fix.contains("sed "), "{}", fault.fix),
+            Some(mended) => {
+                let command = fault.fix.split(" && ").next().unwrap();
+                assert!(
+                    std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(),
+                    "{command}"
+                );
+                assert_eq!(fs::read_to_string(instance.config_dir.join("sasl_passwd")).unwrap(), mended);
+                target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+            }
+        }
+    }
+}
+
 /// A login that a service sets for another parameter, and one that its table names by a parameter of main.cf.
 #[test]
 fn a_login_behind_a_parameter_is_one_of_the_service() {

@@ -65,7 +65,7 @@ fn add_expression<'a>(
     } else {
         let (name, rest) = expression.split_at(name_len(expression));
         let found = lookup(name).filter(|found| !found.is_empty());
-        (found.is_some(), found, rest)
+        (found.is_some(), found, rest.trim_start())
     };
     let (if_so, if_not) = match (rest.chars().next(), rest.get(1..).unwrap_or_default()) {
         (None, _) => return found.map_or(Ok(()), |found| add(result, found, lookup, depth)),
@@ -107,9 +107,9 @@ fn compared<'e, 'a>(
     };
     let (left, rest) = enclosed(expression, '{', '}')?;
     let rest = rest.trim_start();
-    let operator = &rest[..rest.find(|c: char| !"<>!=".contains(c)).unwrap_or(rest.len())];
-    // What Postfix has besides compares its releases.
-    let is_it: fn(Ordering) -> bool = match operator {
+    let operator = &rest[..rest.find(|c: char| c.is_whitespace() || c == '{').unwrap_or(rest.len())];
+    let of_levels = operator.strip_suffix("level");
+    let is_it: fn(Ordering) -> bool = match of_levels.unwrap_or(operator) {
         "==" => Ordering::is_eq,
         "!=" => Ordering::is_ne,
         "<" => Ordering::is_lt,
@@ -121,12 +121,25 @@ fn compared<'e, 'a>(
     let right = rest[operator.len()..].trim_start();
     let (right, rest) = if right.starts_with('{') { enclosed(right, '{', '}')? } else { return Err(CannotExpand) };
     let (left, right) = (expanded(left)?, expanded(right)?);
+    if of_levels.is_some() {
+        let order = level(&left).zip(level(&right)).map(|(left, right)| left.cmp(&right));
+        return Ok((is_it(order.ok_or(CannotExpand)?), rest.trim_start()));
+    }
     let number = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
     let order = match (number(&left), number(&right)) {
         (Some(left), Some(right)) => left.cmp(&right),
         _ => left.cmp(&right),
     };
     Ok((is_it(order), rest.trim_start()))
+}
+
+/// A level of `compatibility_level`: up to three numbers.
+fn level(text: &str) -> Option<[u32; 3]> {
+    let mut level = [0; 3];
+    for (at, number) in text.trim().split('.').enumerate() {
+        *level.get_mut(at)? = number.parse().ok()?;
+    }
+    Some(level)
 }
 
 /// What stands between a bracket, which the text begins with, and its partner; and what comes after.
@@ -161,6 +174,7 @@ mod tests {
             "empty" => Some(""),
             "itself" => Some("x$itself"),
             "nine" => Some("9"),
+            "level" => Some("3.6"),
             _ => None,
         };
         for (value, expected) in [
@@ -169,13 +183,16 @@ mod tests {
             ("$$a $none-$empty.", Some("$a -.")),
             ("${account?yes}${empty?no}${none?no}", Some("yes")),
             ("${account:no}${empty:yes}${none:{yes}}", Some("yesyes")),
-            ("${account?{$a}:{no}} ${empty ?{no}}", None),
+            ("${account ?{$a}:{no}} ${empty ? {no}}${ account}", Some("team:bulk/x team:bulk")),
+            ("${account more}", None),
             ("${account?{$a}:{no}} ${empty?{no} : {y}}", Some("team:bulk/x y")),
             ("/${{$account} == {team:bulk} ? {b} : {m}}", Some("/b")),
             ("/${{$account} != {team:bulk} ? {b} : {m}}", Some("/m")),
             ("/${{$account}=={team:x}?{b}}/", Some("//")),
             ("${{$nine}<{10}?{less}}${{09} == {9}?{same}}${{x}<{b}?{no}:{more}}", Some("lesssamemore")),
-            ("${{$compatibility_level} <level {1} ? {yes} : {no}}", None),
+            ("${{$level} <level {3.10} ? {yes} : {no}}${{$level} >=level {3.6.0}?{yes}}", Some("yesyes")),
+            ("${{$level} <level {many} ? {yes} : {no}}", None),
+            ("${{$level} <more {1} ? {yes} : {no}}", None),
             ("${{a} == {b} ? {c} garbage}", None),
             ("${account?{b} c}", None),
             ("${account", None),

@@ -851,6 +851,13 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_keys_of_inline_the_last_counts() {
+        let table = Table::of(inline_text("{ a = x:1 } b=y:2, { A = z:3 }")).unwrap();
+        let found = ["a", "b"].map(|key| table.get_folded(key).unwrap().1.value().unwrap().to_owned());
+        assert_eq!(found, ["z:3", "y:2"]);
+    }
+
+    #[test]
     fn last_words_quote_nothing() {
         for (stderr, expected) in [
             ("", ""),
