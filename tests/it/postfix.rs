@@ -483,8 +483,8 @@ fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
         (None, HOP, format!("{HOP} {NEW}\n")),
         (
             None,
-            "[email-smtp.eu-west-1.amazonaws.com]:587, [relay.internal]:2587",
-            format!("{HOP} {NEW}\n[relay.internal]:2587 {NEW}\n"),
+            "[email-smtp.eu-west-1.amazonaws.com]:587, [relay.internal]:587",
+            format!("{HOP} {NEW}\n[relay.internal]:587 {NEW}\n"),
         ),
     ] {
         for kind in KINDS {
