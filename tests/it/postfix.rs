@@ -1098,6 +1098,27 @@ fn a_route_named_by_an_option_of_the_service_that_decides_counts() {
     assert_eq!(written(&plan), [("sasl_passwd".to_owned(), expected)]);
 }
 
+/// A gateway that takes mail by the client's address at one port and with a login at another.
+#[test]
+fn a_hop_without_a_login_is_left_and_named() {
+    let text = format!("[relay.internal]:587 {OLD}\n");
+    let instance = instance("hash", "[relay.internal]:587", Some(&text));
+    instance.set("transport_maps", "inline:{ {archive.example = smtp:[relay.internal]:25} }");
+    instance.set("smtp_tls_security_level", "may");
+    let view = target(&instance).inspect(&applied("AKIAOLD")).unwrap();
+    assert!(errors(&view).is_empty() && view.missing.is_empty(), "{:?}", view.findings);
+    let of_it: Vec<&Finding> = view.findings.iter().filter(|f| f.what.contains("[relay.internal]:25")).collect();
+    assert!(of_it.len() == 1 && of_it[0].severity == Severity::Note, "{of_it:?}");
+    assert!(of_it[0].what.contains("goes without a login, and is left so"), "{of_it:?}");
+    assert!(view.findings.iter().any(|f| f.fix.contains("inline:{ { [relay.internal]:587 = encrypt } }")));
+    let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+    assert_eq!(text_of(&plan), text.replace(OLD, NEW));
+    // With no other route it is no use to this instance, and that is an error.
+    instance.set("relayhost", "[relay.internal]:25");
+    let view = target(&instance).inspect(&applied("AKIAOLD")).unwrap();
+    assert!(errors(&view).iter().any(|f| f.what.contains("goes without a login; no other route")), "{view:?}");
+}
+
 /// smtp(8) does not open it, and `postmap -q` only warns.
 #[test]
 fn a_texthash_with_a_key_twice_is_refused_and_its_fix_mends_it() {
