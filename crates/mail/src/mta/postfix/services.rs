@@ -224,7 +224,9 @@ fn is_named_at<'a>(value: &'a str, name: &'a str) -> impl Iterator<Item = usize>
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     value.match_indices(name).map(|(at, _)| at).filter(move |at| {
         let (before, after) = (&value[..*at], &value[at + name.len()..]);
-        ["$", "${", "$("].iter().any(|open| before.ends_with(open)) && !after.starts_with(is_part)
+        // Behind a bracket there may be blanks.
+        let is_open = before.ends_with('$') || ["${", "$("].iter().any(|open| before.trim_end().ends_with(open));
+        is_open && !after.starts_with(is_part)
     })
 }
 
@@ -232,6 +234,11 @@ fn is_named_at<'a>(value: &'a str, name: &'a str) -> impl Iterator<Item = usize>
 /// always there.
 fn as_named(value: &str, entry: &MasterEntry) -> String {
     let mut value = value.to_owned();
+    for blank in ["${ ", "${\t", "$( ", "$(\t"] {
+        while value.contains(blank) {
+            value = value.replace(blank, &blank[..2]);
+        }
+    }
     for (name, is) in OF_THE_SERVICE.into_iter().zip([entry.service_name(), entry.program.as_str()]) {
         for (open, close) in [("$", ""), ("${", "}"), ("$(", ")")] {
             let spelt = format!("{open}{name}{close}");
@@ -263,6 +270,7 @@ mod tests {
             ("hash:/a/$service_name", "hash:/a/bulk"),
             ("hash:/a/${service_name}x, hash:/b/$(process_name)", "hash:/a/bulkx, hash:/b/smtp"),
             ("hash:/a/${service_name?{x}}", "hash:/a/${config_directory?{x}}"),
+            ("hash:/a/${ service_name}", "hash:/a/bulk"),
             ("${{$service_name} == {bulk} ? {hash:/a} : {hash:/b}}", "${{bulk} == {bulk} ? {hash:/a} : {hash:/b}}"),
         ] {
             assert!(names_its_service(value), "{value}");

@@ -744,8 +744,8 @@ fn where_mail_goes_without_a_login_none_is_put_unless_one_is_surely_asked_for() 
             "0:1, without bulk [gateway.internal]:25, no live key",
         ),
         (
-            Host { hops: &["smtp [gateway.internal]:25"], tables: &["[x.example]:25 AKIAOLD"], ..GATEWAY },
-            "0:1, without smtp [gateway.internal]:25, no live key",
+            Host { hops: &["smtp [gateway.internal]:25"], tables: &["[x.example]:25 joe"], ..GATEWAY },
+            "without smtp [gateway.internal]:25, no live key",
         ),
     ]);
 }
