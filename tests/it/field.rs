@@ -298,7 +298,6 @@ cases! {
     c505 = "505-texthash-twice";
     c509 = "509-texthash-twice-another-relay";
     c510 = "510-n-of-a-service";
-    c511 = "511-texthash-appended-after-adoption";
     c536 = "536-gateway-with-a-port-without-a-login";
     c537 = "537-any-port-of-loopback";
     c538 = "538-endpoint-by-its-name-at-any-port";

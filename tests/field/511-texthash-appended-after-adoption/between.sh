@@ -1,1 +1,0 @@
-cat $CFG/sasl_passwd > $WORK/l; cat $WORK/l >> $CFG/sasl_passwd
