@@ -13,7 +13,7 @@ use super::pick::{Answering, Owned, Pick, Picks};
 use super::proxymap;
 use super::review::{Problem, Subject};
 use super::settings::{Settings, Setup, settled};
-use super::tables::{Kind, LoginMap, LoginMaps, Store, look, no_map};
+use super::tables::{LoginMap, LoginMaps, Store, look, no_map};
 use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -25,9 +25,6 @@ use crate::mta::{KeyIds, Logins, Ours, Relay, TableId, WantedKey, shown, table};
 
 /// How often a table is looked at again because somebody wrote to it meanwhile.
 pub(super) const LOOKS: usize = 3;
-
-/// So many lines are taken out by one printed command.
-const MOST_LINES_OF_A_FIX: usize = 20;
 
 /// What was found in texts that have not changed since. Holds no login of a table: those are read again, each from its place.
 pub(super) struct Found {
@@ -155,7 +152,7 @@ impl Postfix {
                 let opened: HashSet<usize> = asking.flat_map(|(_, numbers)| numbers).copied().collect();
                 for table in &mut survey.tables {
                     let is_read = self.read_table(table)?;
-                    let twice = self.key_twice(table).filter(|_| opened.contains(&table.number));
+                    let twice = self.key_twice(&table.store, &table.table).filter(|_| opened.contains(&table.number));
                     is_whole &= is_read && twice.is_none();
                     table.problems.extend(twice);
                 }
@@ -358,47 +355,6 @@ impl Postfix {
             }
         }
         Ok(true)
-    }
-
-    /// Of a text that smtp(8) reads itself: it does not open one with a key that is there twice, which `postmap` only warns of.
-    fn key_twice(&self, survey: &TableSurvey) -> Option<Problem> {
-        let (store, table) = (&survey.store, &survey.table);
-        let repeats = if store.kind == Kind::Texthash { table.all_repeats() } else { Vec::new() };
-        let (first, repeat) = *repeats.first()?;
-        let (first, repeat) = (table.entry(first), table.entry(repeat));
-        let same = |(first, repeat): &(usize, usize)| {
-            let is_same = table.entry(*first).value_bytes() == table.entry(*repeat).value_bytes();
-            table.only_line(*repeat).filter(|_| is_same)
-        };
-        // A line that is there again word for word says nothing; which of two logins is right is no command's to decide.
-        let lines: Option<Vec<usize>> = repeats.iter().map(same).collect();
-        let (dir, file) = (self.config_dir.display(), trust::quoted(&store.text));
-        let fix = match lines.filter(|lines| lines.len() <= MOST_LINES_OF_A_FIX) {
-            Some(lines) => {
-                let gone: Vec<String> = lines.iter().map(|line| format!("{line}d")).collect();
-                format!("sed -i --follow-symlinks '{}' {file} && postfix -c {dir} reload", gone.join(";"))
-            }
-            None => format!(
-                "leave the key once, with the login that is right, and then: postfix -c {dir} reload; `postmap -q` finds the one on \
-                 line {}",
-                first.line
-            ),
-        };
-        let mut problem = Problem::error(
-            Class::Ambiguous,
-            Some(store.text.clone()),
-            format!(
-                "lines {} and {} have the same key, {}: Postfix does not open a texthash: table with a key twice, and from its next \
-                 reload or restart on mail that needs a login of it waits",
-                first.line,
-                repeat.line,
-                shown::quoted_key(&first.key, None)
-            ),
-            fix,
-        );
-        problem.finding.line = Some(repeat.line);
-        problem.subject = Subject::Table;
-        Some(problem)
     }
 
     /// What the map holds, and which file it is, where there is one that can be told as lines of a text without any loss.
