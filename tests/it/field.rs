@@ -301,7 +301,6 @@ cases! {
     c535 = "535-table-by-two-paths";
     c547 = "547-idle-line-of-another-alias";
     c571 = "571-wrappermode-and-may";
-    c580 = "580-previous-said-by-root";
     c501 = "501-proxymap-in-a-jail";
     c534 = "534-proxied-and-not";
     c546 = "546-unit-with-its-own-root";
@@ -316,6 +315,19 @@ cases! {
     c617 = "617-proxied-and-not-open-to-all";
     c618 = "618-proxied-by-the-other-instance";
     c620 = "620-proxied-in-a-closed-directory";
+    c502 = "502-table-by-syslog-name";
+    c503 = "503-config-directory-of-a-service";
+    c504 = "504-domain-of-a-service";
+    c505 = "505-texthash-twice";
+    c509 = "509-texthash-twice-another-relay";
+    c510 = "510-n-of-a-service";
+    c536 = "536-gateway-with-a-port-without-a-login";
+    c537 = "537-any-port-of-loopback";
+    c538 = "538-endpoint-by-its-name-at-any-port";
+    c539 = "539-gateway-with-a-port-without-tls";
+    c540 = "540-condition-on-an-option-with-a-colon";
+    c621 = "621-service-twice";
+    c633 = "633-variable-behind-a-variable";
     }
 }
 

@@ -483,8 +483,8 @@ fn a_missing_entry_is_added_at_the_end_as_relayhost_spells_it() {
         (None, HOP, format!("{HOP} {NEW}\n")),
         (
             None,
-            "[email-smtp.eu-west-1.amazonaws.com]:587, [relay.internal]:2587",
-            format!("{HOP} {NEW}\n[relay.internal]:2587 {NEW}\n"),
+            "[email-smtp.eu-west-1.amazonaws.com]:587, [relay.internal]:587",
+            format!("{HOP} {NEW}\n[relay.internal]:587 {NEW}\n"),
         ),
     ] {
         for kind in KINDS {
@@ -901,7 +901,7 @@ fn a_key_that_stands_there_twice_is_no_error() {
         (format!("{HOP} {OLD}\r\n[b]:1 u:p\r\n{loud} {OLD}\r\n"), None),
         (format!("{HOP} {OLD}\n{HOP} AKIAELSE:otherpassword\n{HOP} {OLD}\n"), Some(2)),
     ] {
-        for kind in ["hash", "lmdb", "cdb", "texthash"] {
+        for kind in ["hash", "lmdb", "cdb"] {
             let instance = instance(kind, HOP, Some(&text));
             let postfix = target(&instance);
             let ours = applied("AKIAOLD");
@@ -915,9 +915,7 @@ fn a_key_that_stands_there_twice_is_no_error() {
             let by_hand = postfix.by_hand(&ours, &logins(NEW)).unwrap();
             assert_eq!(by_hand.diff.len(), text.matches(OLD).count(), "{:?}", by_hand.diff);
             instance.write_table(&text.replace(OLD, NEW));
-            if kind != "texthash" {
-                instance.postmap();
-            }
+            instance.postmap();
             assert_eq!(postfix.by_hand(&ours, &logins(NEW)).unwrap(), ByHand::default(), "{kind}");
             assert!(postfix.plan(&ours, &logins(NEW)).unwrap().is_empty(), "{kind}");
         }
@@ -1052,6 +1050,99 @@ fn a_table_named_by_the_service_is_the_one_of_that_service() {
             .collect();
         found.sort();
         assert_eq!(found, tables);
+    }
+}
+
+/// main.cf names the table by something that a service has an option for, or `-n`.
+#[test]
+fn a_table_named_by_an_option_of_the_service_is_the_one_of_that_service() {
+    let by_account = "hash:$config_directory/${{$account} == {team:bulk} ? {sasl_bulk} : {sasl_passwd}}";
+    for (main, service) in [
+        (&[("syslog_name", "passwd"), ("smtp_sasl_password_maps", "hash:$config_directory/sasl_$syslog_name")][..], {
+            "smtp\n  -o syslog_name=bulk\n"
+        }),
+        (&[("account", "team:main"), ("smtp_sasl_password_maps", by_account)], "smtp\n  -o account=team:bulk\n"),
+        (&[("account", "main"), ("smtp_sasl_password_maps", by_account)], "smtp -vo account=team:bulk\n"),
+        (
+            &[(
+                "smtp_sasl_password_maps",
+                "hash:$config_directory/sasl_${{$service_name} == {bulk} ? {bulk} : {passwd}}",
+            )],
+            "smtp -n bulk\n",
+        ),
+    ] {
+        let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+        second_table(&instance, "sasl_bulk", &format!("{HOP} {OLD}\n"));
+        add_services(&instance, &format!("news unix - - n - - {service}"));
+        instance.set("transport_maps", &format!("inline:{{ {{bulk.example = news:{HOP}}} }}"));
+        main.iter().for_each(|(name, value)| instance.set(name, value));
+        let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+        let mut found: Vec<String> = written(&plan).into_iter().map(|(name, _)| name).collect();
+        found.sort();
+        assert_eq!(found, ["sasl_bulk", "sasl_passwd"], "{service}");
+    }
+}
+
+/// trivial-rewrite(8) has an option that main.cf names its table by: then the next hops are others.
+#[test]
+fn a_route_named_by_an_option_of_the_service_that_decides_counts() {
+    let instance = instance("hash", HOP, Some(&format!("{HOP} {OLD}\n")));
+    second_table(&instance, "transport_b", "bulk.example smtp:[email-smtp.eu-west-1.amazonaws.com]:2587\n");
+    instance.set("site", "a");
+    instance.set("transport_maps", "hash:$config_directory/transport_$site");
+    add_services(&instance, "rewrite unix - - n - - trivial-rewrite\n  -o site=b\n");
+    let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+    let expected = format!("{HOP} {NEW}\n[email-smtp.eu-west-1.amazonaws.com]:2587 {NEW}\n");
+    assert_eq!(written(&plan), [("sasl_passwd".to_owned(), expected)]);
+}
+
+/// A gateway that takes mail by the client's address at one port and with a login at another.
+#[test]
+fn a_hop_without_a_login_is_left_and_named() {
+    let text = format!("[relay.internal]:587 {OLD}\n");
+    let instance = instance("hash", "[relay.internal]:587", Some(&text));
+    instance.set("transport_maps", "inline:{ {archive.example = smtp:[relay.internal]:25} }");
+    instance.set("smtp_tls_security_level", "may");
+    let view = target(&instance).inspect(&applied("AKIAOLD")).unwrap();
+    assert!(errors(&view).is_empty() && view.missing.is_empty(), "{:?}", view.findings);
+    let of_it: Vec<&Finding> = view.findings.iter().filter(|f| f.what.contains("[relay.internal]:25")).collect();
+    assert!(of_it.len() == 1 && of_it[0].severity == Severity::Note, "{of_it:?}");
+    assert!(of_it[0].what.contains("goes without a login, and is left so"), "{of_it:?}");
+    assert!(view.findings.iter().any(|f| f.fix.contains("inline:{ { [relay.internal]:587 = encrypt } }")));
+    let plan = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+    assert_eq!(text_of(&plan), text.replace(OLD, NEW));
+    // With no other route it is no use to this instance, and that is an error.
+    instance.set("relayhost", "[relay.internal]:25");
+    let view = target(&instance).inspect(&applied("AKIAOLD")).unwrap();
+    assert!(errors(&view).iter().any(|f| f.what.contains("goes without a login; no other route")), "{view:?}");
+}
+
+/// smtp(8) does not open it, and `postmap -q` only warns.
+#[test]
+fn a_texthash_with_a_key_twice_is_refused_and_its_fix_mends_it() {
+    let other = "[smtp.other.example]:587 joe:elsepassword";
+    let (line, folded) = (format!("{HOP} {OLD}"), format!("{} {OLD}", HOP.to_uppercase()));
+    for (text, lines, mended) in [
+        (format!("{line}\n# c\n{other}\n{other}\n"), "lines 3 and 4", Some(format!("{line}\n# c\n{other}\n"))),
+        (format!("{line}\n{folded}\n{line}\n"), "lines 1 and 2", Some(format!("{line}\n"))),
+        (format!("{line}\n{HOP} AKIAPREV:prevpassword\n"), "lines 1 and 2", None),
+    ] {
+        let instance = instance("texthash", HOP, Some(&text));
+        let fault = target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap_err();
+        assert!(fault.what.starts_with(lines) && fault.what.contains("texthash"), "{}", fault.what);
+        assert!(!fault.what.contains("elsep") && !fault.fix.contains("elsep"));
+        match mended {
+            None => assert!(!fault.fix.contains("sed "), "{}", fault.fix),
+            Some(mended) => {
+                let command = fault.fix.split(" && ").next().unwrap();
+                assert!(
+                    std::process::Command::new("sh").args(["-c", command]).status().unwrap().success(),
+                    "{command}"
+                );
+                assert_eq!(fs::read_to_string(instance.config_dir.join("sasl_passwd")).unwrap(), mended);
+                target(&instance).plan(&applied("AKIAOLD"), &logins(NEW)).unwrap();
+            }
+        }
     }
 }
 

@@ -414,6 +414,33 @@ impl Table {
         self.matching(key).skip(1).map(|(number, _)| number).collect()
     }
 
+    /// Each entry with the key of one before it, with that one: first all of the first key that is there more than once. What is not
+    /// UTF-8 Postfix leaves out.
+    pub fn all_repeats(&self) -> Vec<(usize, usize)> {
+        let is_text = |entry: &Entry<'_>| entry.value().is_some() && !entry.key.contains(char::REPLACEMENT_CHARACTER);
+        let hash = |have: &u64| have & !0xffff_ffff;
+        let mut found = Vec::new();
+        for same_hash in self.index.chunk_by(|a, b| hash(a) == hash(b)).filter(|same| same.len() > 1) {
+            let numbers: Vec<usize> =
+                same_hash.iter().filter_map(|have| usize::try_from(have & 0xffff_ffff).ok()).collect();
+            for (at, number) in numbers.iter().enumerate() {
+                let entry = self.entry(*number);
+                let mut before = numbers[..at].iter().filter(|before| is_text(&self.entry(**before)));
+                let first = before.find(|before| same_key(&self.entry(**before).key, &entry.key));
+                found.extend(first.filter(|_| is_text(&entry)).map(|first| (*first, *number)));
+            }
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// The line that an entry stands on, if that is one line.
+    pub fn only_line(&self, number: usize) -> Option<usize> {
+        let (start, entry) = (self.spots[number].start as usize, self.entry(number));
+        let text = &self.bytes[start..entry.range()?.end];
+        find(b'\n', text).is_none().then_some(entry.line)
+    }
+
     /// Can this entry be changed without guessing?
     ///
     /// # Errors
@@ -678,6 +705,20 @@ mod tests {
         assert_eq!(text.as_slice(), "Key a:1\nkEY user:pass\n\u{212a}ey c:3\n".as_bytes());
         // As ICU folds, which is what Postfix uses.
         assert!(same_key("\u{17f}trasse", "STRASSE") && same_key("stra\u{df}e", "strasse") && !same_key("a", "b"));
+    }
+
+    #[test]
+    fn keys_that_are_there_twice() {
+        for (text, expected) in [
+            ("", &[][..]),
+            ("a x\nb x\n", &[]),
+            ("a x\nb y\nA x\n\na z\nB\n y\n", &[(0, 2, Some(3)), (0, 3, Some(5)), (1, 4, None)]),
+            ("a\u{fffd} x\na\u{fffd} x\n", &[]),
+        ] {
+            let table = Table::parse(text.as_bytes()).unwrap();
+            let found = table.all_repeats().into_iter().map(|(first, repeat)| (first, repeat, table.only_line(repeat)));
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{text:?}");
+        }
     }
 
     #[test]

@@ -247,7 +247,7 @@ impl Postfix {
             let own = |name: &str| entry.options.contains_key(name);
             let of_it = match entry.options.is_empty() {
                 true => CommandService::of_mailboxes(main, own),
-                false => CommandService::of_mailboxes(&self.as_read_by(&entry, by_service, &Settings::default())?, own),
+                false => CommandService::of_mailboxes(&self.as_read_by(&entry, by_service)?, own),
             };
             for command in of_it {
                 if !found.contains(&command) {

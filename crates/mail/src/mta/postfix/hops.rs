@@ -12,7 +12,7 @@ use super::origin::{Origin, RouteForm, RouteSettings};
 use super::services::Service;
 use super::settings::words;
 use crate::credential::ses_region;
-use crate::mta::alias::{Alias, connected, same_host};
+use crate::mta::alias::{Alias, connected, is_told_by_port, same_host};
 use crate::mta::{Relay, shown};
 
 /// One server that a credential logs in to, with the names that a mail server may know it by.
@@ -41,6 +41,18 @@ impl Endpoint {
         let port = number(port);
         Alias::of_endpoint(&self.host, self.port).is_at(host, port)
             || self.aliases.iter().any(|alias| alias.is_at(host, port))
+    }
+
+    /// Is a login surely asked for there? At the ports of SES under its own names, at the port that the configuration says, and no
+    /// other: a gateway may take mail by the client's address at one port, and with a login at another.
+    pub(super) fn asks_for_login(&self, host: &str, port: Option<&str>) -> bool {
+        let Some(port) = number(port) else { return false };
+        let is_ses = || ses_region(host).is_some() && SES_PORTS.contains(&port);
+        let by_alias = |alias: &Alias| {
+            let at_ours = || port == self.port && !is_told_by_port(host);
+            same_host(&alias.host, host) && alias.port.map_or_else(|| at_ours() || is_ses(), |own| own == port)
+        };
+        same_host(&self.host, host) && (port == self.port || is_ses()) || self.aliases.iter().any(by_alias)
     }
 
     /// Is it one of its names, whatever the port?
@@ -76,6 +88,14 @@ pub(super) struct OtherPort {
     pub(super) is_alias: bool,
 }
 
+/// Where SES listens (its documentation, "Connecting to an Amazon SES SMTP endpoint").
+const SES_PORTS: [u16; 5] = [25, 465, 587, 2465, 2587];
+
+/// Do two destinations name one port of one host?
+pub(super) fn same_place(a: &str, b: &str) -> bool {
+    same_host(host_part(a), host_part(b)) && number(port_part(a)).is_some_and(|port| number(port_part(b)) == Some(port))
+}
+
 /// The port that a destination names; 25 where it names none.
 fn number(port: Option<&str>) -> Option<u16> {
     match port {
@@ -96,6 +116,8 @@ pub(super) struct NextHop {
     pub(super) host: String,
     /// Which of the credential's endpoints it leads to. `None`: to none of them.
     pub(super) endpoint: Option<usize>,
+    /// Is a login surely asked for there, so that one may be put where there is none?
+    pub(super) asks_for_login: bool,
 }
 
 impl NextHop {
@@ -110,12 +132,18 @@ impl NextHop {
         let host = connected(host_part(spelt));
         let port = port_part(spelt).filter(|port| !port.is_empty()).or(default_port);
         let endpoint = endpoints.iter().position(|endpoint| endpoint.is_at(&host, port));
-        Self { service: service.to_owned(), origin, spelt: spelt.to_owned(), host, endpoint }
+        let asks_for_login = endpoint.is_some_and(|number| endpoints[number].asks_for_login(&host, port));
+        Self { service: service.to_owned(), origin, spelt: spelt.to_owned(), host, endpoint, asks_for_login }
     }
 
     /// Does it lead to an endpoint of ours?
     pub(super) fn is_ours(&self) -> bool {
         self.endpoint.is_some()
+    }
+
+    /// Of which service it is, and how it is spelt.
+    pub(super) fn place(&self) -> (String, String) {
+        (self.service.clone(), self.spelt.clone())
     }
 
     /// Without brackets Postfix looks for mail exchangers first, and then for a login under their names.
@@ -142,6 +170,8 @@ pub(super) struct Hops {
     pub(super) all: Vec<NextHop>,
     /// Routing tables that cannot be read.
     pub(super) unread: Vec<(Origin, String)>,
+    /// Those with a name of ours whose mail goes without a login, and is left so.
+    pub(super) without_login: Vec<NextHop>,
 }
 
 impl Hops {
@@ -153,6 +183,12 @@ impl Hops {
         endpoints: &[Endpoint],
     ) -> Self {
         Routes { settings, services, tables }.hops(endpoints)
+    }
+
+    /// Takes out those whose mail is left without a login, by service and spelling.
+    pub(super) fn leave_without_login(&mut self, left: &[(String, String)]) {
+        let is_left = |hop: &mut NextHop| left.contains(&hop.place());
+        self.without_login = self.all.extract_if(.., is_left).collect();
     }
 
     /// Those of a service.
@@ -428,6 +464,36 @@ mod tests {
         }
         let submission = endpoint("localhost", 587, &[]);
         assert!(submission.is_at("localhost", Some("submission")) && !submission.is_at("localhost", Some("smtps")));
+    }
+
+    #[test]
+    fn where_a_login_is_surely_asked_for() {
+        let ses = endpoint(
+            "email-smtp.us-east-1.amazonaws.com",
+            587,
+            &["relay.internal", "127.0.0.1", "gateway.internal:2526", "email-smtp-fips.us-east-1.amazonaws.com"],
+        );
+        let own = endpoint("relay.example", 2587, &[]);
+        for (spelt, of_ses, of_own) in [
+            ("[email-smtp.us-east-1.amazonaws.com]:587", true, false),
+            ("[Email-SMTP.us-east-1.amazonaws.com]:2465", true, false),
+            ("email-smtp.us-east-1.amazonaws.com", true, false),
+            ("[email-smtp-fips.us-east-1.amazonaws.com]:25", true, false),
+            ("[email-smtp.us-east-1.amazonaws.com]:26", false, false),
+            ("[relay.internal]:submission", true, false),
+            ("[relay.internal]", false, false),
+            ("[relay.internal]:2587", false, false),
+            ("[gateway.internal]:2526", true, false),
+            ("[gateway.internal]:587", false, false),
+            // Anything may listen there.
+            ("[127.0.0.1]:587", false, false),
+            ("[relay.example]:2587", false, true),
+            ("[relay.example]:25", false, false),
+        ] {
+            let is_so = |endpoint: &Endpoint| endpoint.asks_for_login(host_part(spelt), port_part(spelt));
+            assert_eq!((is_so(&ses), is_so(&own)), (of_ses, of_own), "{spelt}");
+        }
+        assert!(same_place("[a]:587", "A:submission") && same_place("a", "[a]:25") && !same_place("[a]:587", "[a]"));
     }
 
     /// `service origin spelt`, in order.

@@ -53,6 +53,8 @@ pub(super) struct MasterEntry {
     pub(super) options: BTreeMap<String, String>,
     /// The other words of the command.
     pub(super) arguments: Vec<String>,
+    /// What `-n` among them says, which the program then takes for the name of its service.
+    named: Option<String>,
 }
 
 impl MasterEntry {
@@ -74,6 +76,11 @@ impl MasterEntry {
         self.chroot.unwrap_or(matches!(level, "" | "0"))
     }
 
+    /// What stands for `$service_name` in its settings.
+    pub(super) fn service_name(&self) -> &str {
+        self.named.as_deref().unwrap_or(&self.name)
+    }
+
     pub(super) fn parse(line: &str) -> Option<Self> {
         let mut words = split(line.trim_end()).into_iter();
         let name = words.next()?.to_owned();
@@ -86,23 +93,40 @@ impl MasterEntry {
         };
         let command = words.nth(2)?.to_owned();
         let program = command.rsplit('/').next().unwrap_or_default().to_owned();
-        let (mut options, mut arguments) = (BTreeMap::new(), Vec::new());
+        let (mut options, mut arguments, mut named) = (BTreeMap::new(), Vec::new(), None);
+        // Postfix's programs take several letters in one word.
+        let mut in_letters = DAEMONS.contains(&program.as_str());
         while let Some(word) = words.next() {
-            let option = match word.strip_prefix("-o") {
-                Some("") => words.next()?,
-                Some(attached) => attached,
-                None => {
+            in_letters &= word.starts_with('-');
+            let letter = if in_letters { with_value(word) } else { word.strip_prefix("-o").map(|value| ('o', value)) };
+            let value = match letter {
+                Some((letter @ ('o' | 'n'), "")) => words.next().map(|value| (letter, value)),
+                Some((letter @ ('o' | 'n'), attached)) => Some((letter, attached)),
+                _ => {
                     arguments.push(word.to_owned());
                     continue;
                 }
             };
-            let option = option.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(option);
+            let (letter, value) = value?;
+            if letter == 'n' {
+                named = Some(value.to_owned());
+                arguments.push(word.to_owned());
+                continue;
+            }
+            let option = value.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')).unwrap_or(value);
             if let Some((name, value)) = option.split_once('=') {
                 options.insert(name.trim().to_owned(), value.trim().to_owned());
             }
         }
-        Some(Self { name, kind, program, command, chroot, options, arguments })
+        Some(Self { name, kind, program, command, chroot, options, arguments, named })
     }
+}
+
+/// The first letter of a word of options that has a value, with what stands behind it.
+fn with_value(word: &str) -> Option<(char, &str)> {
+    let letters = word.strip_prefix('-')?.trim_start_matches(['c', 'd', 'D', 'l', 'u', 'v', 'V', 'z']);
+    let letter = letters.chars().next()?;
+    Some((letter, &letters[letter.len_utf8()..]))
 }
 
 /// Splits a line at white space, but not inside braces. Commas are part of a value.
@@ -127,6 +151,7 @@ mod tests {
                 Some(("x".to_owned(), options(&[("a", "b"), ("c", "hash:/a, inline:{ {d=e f} }")])))
             }),
             ("x unix - - n - - smtp -o a=b,$c", Some(("x".to_owned(), options(&[("a", "b,$c")])))),
+            ("x unix - - n - - smtp -vvo a=b -voc=d", Some(("x".to_owned(), options(&[("a", "b"), ("c", "d")])))),
             ("x unix - n n - - pipe flags=F user=a argv=/b $nexthop", None),
             ("lmtp unix - - n - - lmtp", None),
             ("127.0.0.1:25 inet n - n - - smtp", None),
@@ -147,6 +172,20 @@ mod tests {
             let entry = MasterEntry::parse(&format!("proxymap unix - - {column} - - proxymap")).unwrap();
             let main = Settings::parse(&format!("compatibility_level = {level}\n"));
             assert_eq!(entry.is_in_jail(&main), is_in_jail, "{column} {level}");
+        }
+        for (line, name, arguments) in [
+            ("x unix - - n - - smtp -v", "x", &["-v"][..]),
+            ("x unix - - n - - smtp -n special -o a=b", "special", &["-n"]),
+            ("x unix - - n - - smtp -vnspecial", "special", &["-vnspecial"]),
+            ("x unix - n n - - pipe user=a argv=/b -n c", "x", &["user=a", "argv=/b", "-n", "c"]),
+            ("x unix - - n - - other -n c", "x", &["-n", "c"]),
+        ] {
+            let entry = MasterEntry::parse(line).unwrap();
+            assert_eq!(
+                (entry.service_name(), entry.arguments.as_slice()),
+                (name, &arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>()[..]),
+                "{line}"
+            );
         }
         let proxymap = MasterEntry::parse("proxymap unix - - n - - proxymap -o proxy_read_maps=proxy:hash:/a").unwrap();
         assert_eq!(proxymap.options, options(&[("proxy_read_maps", "proxy:hash:/a")]));

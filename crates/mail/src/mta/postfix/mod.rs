@@ -14,6 +14,7 @@
 
 mod commands;
 mod differences;
+mod expand;
 mod generations;
 mod hops;
 mod instances;

@@ -125,7 +125,7 @@ impl Origin {
 
     /// The one that an option of an entry of master.cf is, where the program of that entry goes by it. That of a client service
     /// is known with its other settings.
-    fn of_option(entry: &MasterEntry, name: &str, classes: &[String]) -> Option<Self> {
+    pub(super) fn of_option(entry: &MasterEntry, name: &str, classes: &[String]) -> Option<Self> {
         if entry.program == "smtpd" && classes.iter().any(|class| class == name) {
             return Some(Self::RestrictionClasses);
         }

@@ -10,7 +10,9 @@
 //! - Under the bare host or the destination of a next hop of ours any other user name is an error, unless none of the tables of
 //!   that service holds an entry of ours, while another service's do: such a service is left.
 //! - A next hop of ours without an entry gets one, in the first table of its service that can be written; but not in a service that
-//!   is left, nor where a sender's entry of ours answers already, nor where a table that can only be asked has another login for it.
+//!   is left, nor where a sender's entry of ours answers already, nor where a table that can only be asked has another login for it,
+//!   nor where it is not sure that a login is asked for there, and none of ours stands under that host and port: such mail goes
+//!   without a login, and is left so.
 //! - One access key id has one password in each region: an entry whose key names no endpoint gets the password for the region whose
 //!   one it holds. Where it holds the id with a password that is known of no region, while another is, nothing is changed; where its
 //!   mail goes to none of ours, it is left.
@@ -18,7 +20,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::hops::{Endpoint, Hops, NextHop, host_part, port_part};
+use super::hops::{Endpoint, Hops, NextHop, host_part, port_part, same_place};
 use crate::credential::{Login, is_access_key_id};
 use crate::mta::table::{Entry, Table, fold, same_key};
 use crate::mta::{Answer, ByName, KeyIds, LeftOut, NameRule, Ours, TableId};
@@ -186,6 +188,8 @@ pub(super) struct Ownership {
     pub(super) live: Vec<LiveKeys>,
     /// Entries with a user name of ours, now or earlier, that are not written.
     pub(super) left_out: Vec<(EntryAt, LeftOut)>,
+    /// Next hops with a name of ours whose mail goes without a login, by service and spelling.
+    pub(super) without_login: Vec<(String, String)>,
     /// The user names that are ours.
     pub(super) users: HashSet<String>,
     /// The access key ids that the tables hold.
@@ -337,7 +341,12 @@ impl<'a> Question<'a> {
                     true => client.tables.is_empty().then_some(Fact::NoTable { service, key }),
                 }
             };
-            found.facts.extend(self.hops.ours(client.service).find_map(fact));
+            let (sure, open): (Vec<_>, Vec<_>) =
+                self.hops.ours(client.service).partition(|hop: &&NextHop| hop.asks_for_login);
+            found.facts.extend(sure.into_iter().find_map(fact));
+            if open.first().copied().and_then(fact).is_some() {
+                found.without_login.extend(open.into_iter().map(NextHop::place));
+            }
         }
         let listed: Option<HashSet<String>> = self.scope.keys.map(|keys| keys.iter().map(|key| fold(key)).collect());
         let is_listed = |key: &str| listed.as_ref().is_none_or(|listed| listed.contains(&fold(key)));
@@ -397,6 +406,13 @@ impl<'a> Question<'a> {
                 .map(|active| Fact::Left { service: active.client.service.to_owned() }),
         );
 
+        // At this host and port a login is asked for, if one of ours stands there.
+        let is_used_at = |hop: &NextHop| {
+            let is_at = |key: &str| !is_sender(key) && (same_key(key, &hop.host) || same_place(key, &hop.spelt));
+            let own = |(at, name): &(EntryAt, ByName)| *name == ByName::Ours || is_known(&self.entry(*at));
+            by_name.iter().any(|named| is_at(&self.entry(named.0).key) && own(named))
+        };
+
         // Live keys.
         let mut chosen: HashSet<EntryAt> = HashSet::new();
         for active in active.iter().filter(|active| !is_left(active)) {
@@ -445,11 +461,16 @@ impl<'a> Question<'a> {
                     found.facts.push(fact);
                     continue;
                 }
+                let is_without = || !hop.asks_for_login && !is_used_at(hop);
                 match (self.scope.keys, sender) {
-                    (Some(_), _) => {}
+                    (Some(_), _) => {
+                        let is_without = is_without() && !self.tried(hop).into_iter().any(is_listed);
+                        found.without_login.extend(is_without.then(|| hop.place()));
+                    }
                     (None, Some(at)) => found.facts.push(Fact::SenderAnswers { service, key, at }),
                     (None, None) => match self.unknown_sender(active, &rule) {
                         Some(at) => found.facts.push(Fact::UnknownSenders { service, key, at }),
+                        None if is_without() => found.without_login.push(hop.place()),
                         None => match self.add(&mut found, active.client, &key, hop.endpoint.unwrap_or_default()) {
                             true => keys.push((key, None)),
                             false => found.facts.push(Fact::NowhereToAdd { service, key }),
@@ -457,12 +478,14 @@ impl<'a> Question<'a> {
                     },
                 }
             }
-            found.live.push(LiveKeys {
-                service: active.client.service.to_owned(),
-                tables: active.client.tables.clone(),
-                tried: active.hops.iter().map(|hop| self.tried(hop).into_iter().map(str::to_owned).collect()).collect(),
-                keys,
-            });
+            let with_login = active.hops.iter().filter(|hop| !found.without_login.contains(&hop.place()));
+            let tried: Vec<Vec<String>> =
+                with_login.map(|hop| self.tried(hop).into_iter().map(str::to_owned).collect()).collect();
+            if keys.is_empty() && tried.is_empty() {
+                continue;
+            }
+            let (service, tables) = (active.client.service.to_owned(), active.client.tables.clone());
+            found.live.push(LiveKeys { service, tables, tried, keys });
         }
         let mut moved: Vec<(EntryAt, bool)> = Vec::new();
         let hosts_first = |(key, at): &(String, Option<EntryAt>)| at.filter(|_| !is_sender(key));

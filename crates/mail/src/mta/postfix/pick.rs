@@ -121,6 +121,8 @@ pub(super) struct Picks {
     /// One for each login table, whether or not it can be written.
     pub(super) tables: Vec<Pick>,
     pub(super) live: Vec<LiveKeys>,
+    /// Next hops whose mail is left without a login, by service and spelling.
+    pub(super) without_login: Vec<(String, String)>,
     /// Of all entries that can be listed.
     pub(super) key_ids: KeyIds,
     /// Is there an entry that may be for any of the endpoints?
@@ -205,7 +207,7 @@ impl Answering<'_> {
         }
         picks.is_region_unknown = found.facts.iter().any(|fact| matches!(fact, Fact::RegionUnknown { .. }));
         picks.problems = self.problems(&found, &picks);
-        (picks.live, picks.key_ids) = (found.live, found.held);
+        (picks.live, picks.key_ids, picks.without_login) = (found.live, found.held, found.without_login);
         picks
     }
 

@@ -16,7 +16,7 @@ use super::proxymap;
 use super::services::Service;
 use super::settings::{Settings, postconf};
 use super::survey::Survey;
-use super::tables::Store;
+use super::tables::{Kind, Store};
 use super::tls::{PolicyAnswers, default_level, security_options};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
@@ -24,6 +24,7 @@ use crate::host;
 use crate::host::trust::{self, quoted};
 use crate::instruction::Instruction;
 use crate::mta::alias::Alias;
+use crate::mta::table::Table;
 use crate::mta::{Relay, Reload, shown, table};
 
 impl Postfix {
@@ -97,7 +98,11 @@ impl Postfix {
         let has_live_key = survey.has_live_key();
         let is_ours = hops.all.iter().any(NextHop::is_ours);
         let mut error = |what: String, fix: String| problems.push(Problem::error(Class::Config, main_cf(), what, fix));
-        if hops.all.is_empty() && !has_live_key {
+        for hop in hops.without_login.iter().filter(|_| !has_live_key) {
+            let (what, fix) = without_login(hop);
+            error(format!("{what}; no other route leads to the endpoint {endpoint:?}"), fix);
+        }
+        if hops.all.is_empty() && hops.without_login.is_empty() && !has_live_key {
             error(
                 "relayhost is empty, and no other route that can be read names a next hop, so that none leads to the endpoint".into(),
                 format!(
@@ -150,6 +155,10 @@ impl Postfix {
                     "nothing".into(),
                 );
             }
+        }
+        for hop in hops.without_login.iter().filter(|_| has_live_key) {
+            let (what, fix) = without_login(hop);
+            note(hop.origin, format!("{what}, and is left so"), fix);
         }
         for (origin, table) in &hops.unread {
             note(
@@ -352,6 +361,54 @@ impl Postfix {
         problems
     }
 
+    /// Of a text that smtp(8) reads itself: it does not open one with a key that is there twice, which `postmap` only warns of.
+    pub(super) fn key_twice(&self, store: &Store, table: &Table) -> Option<Problem> {
+        let repeats = if store.kind == Kind::Texthash { table.all_repeats() } else { Vec::new() };
+        let (first, repeat) = *repeats.first()?;
+        let (first, repeat) = (table.entry(first), table.entry(repeat));
+        let same = |(first, repeat): &(usize, usize)| {
+            let is_same = table.entry(*first).value_bytes() == table.entry(*repeat).value_bytes();
+            table.only_line(*repeat).filter(|_| is_same)
+        };
+        // A line that is there again word for word says nothing; which of two logins is right is no command's to decide.
+        let lines: Option<Vec<usize>> = repeats.iter().map(same).collect();
+        let (dir, file) = (self.config_dir.display(), quoted(&store.text));
+        let command = lines.filter(|lines| lines.len() <= MOST_LINES_OF_A_FIX).map(|lines| {
+            let gone: Vec<String> = lines.iter().map(|line| format!("{line}d")).collect();
+            format!("sed -i --follow-symlinks '{}' {file} && postfix -c {dir} reload", gone.join(";"))
+        });
+        let fix = command.clone().unwrap_or_else(|| {
+            format!(
+                "leave the key once, with the login that is right, and then: postfix -c {dir} reload; `postmap -q` finds the one on \
+                 line {}",
+                first.line
+            )
+        });
+        let mut problem = Problem::error(
+            Class::Ambiguous,
+            Some(store.text.clone()),
+            format!(
+                "lines {} and {} have the same key, {}: Postfix does not open a texthash: table with a key twice, and from its next \
+                 reload or restart on mail that needs a login of it waits",
+                first.line,
+                repeat.line,
+                shown::quoted_key(&first.key, None)
+            ),
+            fix,
+        );
+        problem.finding.line = Some(repeat.line);
+        problem.subject = Subject::Table;
+        problem.steps = command
+            .map(|command| {
+                vec![
+                    Instruction::Text(format!("take out what stands in {file} once more")),
+                    Instruction::Command(command),
+                ]
+            })
+            .unwrap_or_default();
+        Some(problem)
+    }
+
     /// Who else can read the files, and whether text and map belong together.
     /// `compiling`: `None` where the map could not be looked up, and what to do about that is said already.
     pub(super) fn review_files(
@@ -434,6 +491,22 @@ pub(super) fn review_writers(settings: &Settings, file: &Path, m: &fs::Metadata)
     ))
 }
 
+/// Of a next hop that has a name of an endpoint, and no login: what it is, and what to do.
+fn without_login(hop: &NextHop) -> (String, String) {
+    let spelt = shown::hop(&hop.spelt);
+    let what = format!(
+        "{} hands mail to {spelt}, through the service {}, which has no login for it, and that a login is asked for at that port cannot \
+         be told: that mail goes without a login",
+        hop.origin.parameter(),
+        hop.service
+    );
+    let fix = format!(
+        "nothing, where it is taken by the address of this host; if it is to log in, give {spelt} a line in the login table, with the \
+         login of this credential"
+    );
+    (what, fix)
+}
+
 /// Of a next hop that has the name of an endpoint and another port: which endpoint that is, and the ports.
 fn other_port<'r>(hop: &NextHop, relay: &'r Relay) -> Option<(&'r Relay, OtherPort)> {
     let is_shown = shown::hop(&hop.spelt) != shown::NOT_SHOWN;
@@ -485,6 +558,9 @@ pub(super) fn elsewhere(hop: &NextHop, relay: &Relay) -> String {
         ),
     }
 }
+
+/// So many lines are taken out by one printed command.
+const MOST_LINES_OF_A_FIX: usize = 20;
 
 /// What `smtp_sasl_security_options` may exclude besides plaintext mechanisms (postconf(5)).
 const OTHER_OPTIONS: &[&str] = &["noactive", "nodictionary", "noanonymous", "mutual_auth", "forward_secrecy"];

@@ -6,15 +6,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::hops::{RouteTables, Values, filter_action};
 use super::master::MasterEntry;
 use super::origin::{Origin, RouteSettings, restriction_classes};
-use super::settings::{Settings, Setup, words};
+use super::services::mentions;
+use super::settings::{PARAMETERS, Settings, Setup, words};
 use super::tables::{Kind, MAX_LISTING, gave_up, in_braces, with_extension};
-use super::{LONG_COMMAND, Postfix};
+use super::{LONG_COMMAND, Postfix, from_io};
 use crate::fault::Fault;
 use crate::host;
 use crate::mta::table::{self, Table, find};
@@ -44,13 +46,24 @@ impl Postfix {
         let options: Vec<_> = entries.iter().map(|entry| (entry, RouteSettings::options(entry, &classes))).collect();
         // Most of them say what they mean.
         let is_asked = |value: &&str| value.contains('$');
-        let asked = options.iter().flat_map(|(_, options)| options).map(|(_, _, value)| *value).filter(is_asked);
-        let expanded = self.expanded_logins(asked)?;
+        let main_cf = self.config_dir.join("main.cf");
+        let text = fs::read(&main_cf).map_err(|e| from_io(&e, &main_cf))?;
+        let text = String::from_utf8_lossy(&text);
         for (entry, options) in options {
-            let settings = match options.iter().any(|(_, _, value)| is_asked(value)) {
-                true => self.as_read_by(entry, by_service, &expanded)?,
+            // What main.cf says may be another thing to it, by an option that is no route, or by its name.
+            let routes =
+                || PARAMETERS.iter().filter_map(|name| Some((*name, Origin::of_option(entry, name, &classes)?)));
+            let reads_otherwise = || !by_service.is_empty() || entry.options.keys().any(|name| mentions(&text, name));
+            let is_another = routes().next().is_some() && reads_otherwise();
+            let settings = match is_another || options.iter().any(|(_, _, value)| is_asked(value)) {
+                true => self.as_read_by(entry, by_service)?,
                 false => Settings::default(),
             };
+            if is_another {
+                for (name, origin) in routes().filter(|(name, _)| settings.get(name) != main.get(name)) {
+                    routing.add(origin, settings.get(name).to_owned());
+                }
+            }
             for (origin, name, value) in options {
                 let value = settings.0.get(name).map_or(value, String::as_str);
                 routing.add(origin, value.to_owned());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 
+use super::expand::expand;
 use super::master::MasterEntry;
 use super::proxymap;
 use super::settings::{PARAMETERS, Settings, postconf, words};
@@ -54,9 +55,7 @@ impl Postfix {
         let of = |program: &'static str| entries().filter(move |entry| entry.is_local() && entry.program == program);
         let clients: Vec<MasterEntry> = of("smtp").collect();
         let proxymap = proxymap::entry(main, listed);
-        let options = clients.iter().chain(&proxymap).flat_map(|entry| entry.options.values());
-        let expanded = self.expanded_logins(options.map(String::as_str))?;
-        let read = |entry| self.service(entry, main, by_service, &expanded);
+        let read = |entry| self.service(entry, main, by_service);
         let services = clients.into_iter().map(read).collect::<Result<_, _>>()?;
         let proxymap = proxymap.map(read).transpose()?;
         Ok((services, proxymap.map(|service| service.settings)))
@@ -66,21 +65,18 @@ impl Postfix {
     pub(super) fn by_service(&self) -> Result<BTreeMap<String, String>, Fault> {
         let main_cf = self.config_dir.join("main.cf");
         let text = fs::read(&main_cf).map_err(|e| from_io(&e, &main_cf))?;
-        if !names_its_service(&String::from_utf8_lossy(&text)) {
+        let text = String::from_utf8_lossy(&text);
+        // Under which name a service logs is seldom anybody's business, and many have one of their own.
+        let by_log_name = mentions(&text, LOG_NAME);
+        if !by_log_name && !names_its_service(&text) {
             return Ok(BTreeMap::new());
         }
         let mut set = Settings::parse(&self.postconf(&["-n".into()])?).0;
-        set.retain(|name, value| name != "syslog_name" && names_its_service(value));
+        set.retain(|name, value| match by_log_name {
+            true => mentions(value, LOG_NAME) || names_its_service(value),
+            false => name != LOG_NAME && names_its_service(value),
+        });
         Ok(set)
-    }
-
-    /// The options of master.cf with what parameters stand for in them, where one of these values may hold a login: that is not asked
-    /// for on a command line. Else nothing.
-    pub(super) fn expanded_logins<'a>(&self, mut values: impl Iterator<Item = &'a str>) -> Result<Settings, Fault> {
-        match values.any(may_be_a_part_of_a_login) {
-            true => Ok(Settings::parse(&self.postconf(&["-P".into(), "-x".into()])?)),
-            false => Ok(Settings::default()),
-        }
     }
 
     fn service(
@@ -88,64 +84,80 @@ impl Postfix {
         entry: MasterEntry,
         main: &Settings,
         by_service: &BTreeMap<String, String>,
-        expanded: &Settings,
     ) -> Result<Service, Fault> {
         let overridden: BTreeSet<String> = entry.options.keys().cloned().collect();
-        // Where a message is logged under another name nothing else follows from it.
-        let counts = overridden.iter().any(|name| name != "syslog_name") || !by_service.is_empty();
-        let settings = if counts { self.as_read_by(&entry, by_service, expanded)? } else { main.clone() };
+        // Where a message is logged under another name nothing else follows from it, unless main.cf names that name.
+        let counts = overridden.iter().any(|name| name != LOG_NAME) || !by_service.is_empty();
+        let settings = if counts { self.as_read_by(&entry, by_service)? } else { main.clone() };
         Ok(Service { name: entry.name, settings, overridden })
     }
 
     /// What main.cf says to the service that master.cf calls smtp.
     pub(super) fn main_as_read_by_smtp(&self, by_service: &BTreeMap<String, String>) -> Result<Settings, Fault> {
         let smtp = MasterEntry::parse("smtp unix - - - - - smtp").expect("it is one");
-        self.as_read_by(&smtp, by_service, &Settings::default())
+        self.as_read_by(&smtp, by_service)
     }
 
-    /// What Postfix makes of main.cf with the options of a service: one may stand in the value of another parameter. A value that
-    /// may hold a login does not go onto the command line: a word stands in for it there, and gives way to it in what comes back.
+    /// What Postfix makes of main.cf with the options of an entry: one may stand in the value of another parameter. A value that may
+    /// hold a login does not go onto the command line: what depends on it is expanded here.
     pub(super) fn as_read_by(
         &self,
         entry: &MasterEntry,
         by_service: &BTreeMap<String, String>,
-        expanded: &Settings,
     ) -> Result<Settings, Fault> {
-        let mut withheld: Vec<(String, String)> = Vec::new();
-        let mut words: Vec<OsString> = Vec::new();
         let of_main = by_service.iter().filter(|(name, _)| !entry.options.contains_key(*name));
+        let (mut withheld, mut words) = (BTreeMap::new(), Vec::<OsString>::new());
         for (name, written) in of_main.chain(&entry.options) {
-            let mut value = as_named(written, entry);
+            let value = as_named(written, entry);
             if may_be_a_part_of_a_login(&value) {
-                let stand_in = format!("withheld-by-relaykey-{}-", withheld.len());
-                // `postconf` takes itself for the process.
-                let known = expanded.0.get(&format!("{}/{}/{name}", entry.name, entry.kind));
-                let known = known.filter(|_| entry.options.contains_key(name) && !mentions(written, "process_name"));
-                withheld.push((stand_in.clone(), known.cloned().unwrap_or(value)));
-                value = stand_in;
+                withheld.insert(name.as_str(), written.as_str());
+            } else {
+                words.extend(["-o".into(), format!("{name}={value}").into()]);
             }
-            words.extend(["-o".into(), format!("{name}={value}").into()]);
         }
-        words.push("-x".into());
-        words.extend(PARAMETERS.iter().map(OsString::from));
+        let asked = words.iter().cloned().chain(["-x".into()]).chain(PARAMETERS.iter().map(OsString::from));
+        let asked: Vec<OsString> = asked.collect();
         // Services with the same options go by the same.
-        let known = self.said.borrow().get(&words).cloned();
+        let known = self.said.borrow().get(&asked).cloned();
         let mut settings = match known {
             Some(known) => known,
             None => {
-                let said = Settings::parse(&self.postconf(&words)?);
-                self.said.borrow_mut().insert(words, said.clone());
+                let said = Settings::parse(&self.postconf(&asked)?);
+                self.said.borrow_mut().insert(asked, said.clone());
                 said
             }
         };
-        for value in settings.0.values_mut() {
-            for (stand_in, login) in &withheld {
-                if value.contains(stand_in) {
-                    *value = value.replace(stand_in, login);
-                }
-            }
+        if withheld.is_empty() {
+            return Ok(settings);
+        }
+        // All of them, for one may stand for another.
+        let mut written = Settings::parse(&self.postconf(&words)?);
+        let of_service = [("service_name", entry.service_name()), ("process_name", &entry.program)];
+        for (name, value) in of_service.into_iter().chain(withheld.clone()) {
+            written.0.insert(name.to_owned(), value.to_owned());
+        }
+        let depending = depending_on(&written, withheld.keys().copied());
+        // An option of the administrator's own counts too: a route may be one.
+        let wanted = |name: &&String| PARAMETERS.contains(&name.as_str()) || entry.options.contains_key(*name);
+        for name in depending.iter().filter(wanted) {
+            let value = expand(written.get(name), &|name| written.0.get(name).map(String::as_str));
+            settings.0.insert(name.clone(), value.map_err(|_| self.cannot_expand(entry, name))?);
         }
         Ok(settings)
+    }
+
+    /// What a service goes by cannot be told, and then nothing is confirmed of it.
+    fn cannot_expand(&self, entry: &MasterEntry, name: &str) -> Fault {
+        Fault::new(
+            Class::Unsupported,
+            format!(
+                "what {name} is for the service {} of master.cf cannot be told: it depends on an option of that service that may hold a \
+                 login, in a form that relaykey does not know",
+                entry.name
+            ),
+            format!("write out with -o {name}=… what it is for that service"),
+        )
+        .in_file(self.config_dir.join("master.cf"))
     }
 
     /// What `postconf` says to these words.
@@ -189,13 +201,32 @@ fn may_be_a_part_of_a_login(value: &str) -> bool {
 /// The parameters that each service has a value of its own of, whatever main.cf says (postconf(5)).
 const OF_THE_SERVICE: [&str; 2] = ["service_name", "process_name"];
 
+/// The parameters that depend on these, by what stands in them, and these themselves.
+fn depending_on<'a>(written: &'a Settings, on: impl Iterator<Item = &'a str>) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = on.map(str::to_owned).collect();
+    loop {
+        let depends = |value: &str| value.contains('$') && found.iter().any(|name| mentions(value, name));
+        let more: Vec<String> = (written.0.iter())
+            .filter(|(name, value)| !found.contains(*name) && depends(value))
+            .map(|(name, _)| name.clone())
+            .collect();
+        if more.is_empty() {
+            return found;
+        }
+        found.extend(more);
+    }
+}
+
+/// Whatever else depends on it is asked for only where main.cf names it.
+const LOG_NAME: &str = "syslog_name";
+
 /// Is it another value for each service?
 fn names_its_service(value: &str) -> bool {
     OF_THE_SERVICE.iter().any(|name| mentions(value, name))
 }
 
 /// Does it name a parameter?
-fn mentions(value: &str, name: &str) -> bool {
+pub(super) fn mentions(value: &str, name: &str) -> bool {
     is_named_at(value, name).next().is_some()
 }
 
@@ -204,7 +235,9 @@ fn is_named_at<'a>(value: &'a str, name: &'a str) -> impl Iterator<Item = usize>
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     value.match_indices(name).map(|(at, _)| at).filter(move |at| {
         let (before, after) = (&value[..*at], &value[at + name.len()..]);
-        ["$", "${", "$("].iter().any(|open| before.ends_with(open)) && !after.starts_with(is_part)
+        // Behind a bracket there may be blanks.
+        let is_open = before.ends_with('$') || ["${", "$("].iter().any(|open| before.trim_end().ends_with(open));
+        is_open && !after.starts_with(is_part)
     })
 }
 
@@ -212,7 +245,12 @@ fn is_named_at<'a>(value: &'a str, name: &'a str) -> impl Iterator<Item = usize>
 /// always there.
 fn as_named(value: &str, entry: &MasterEntry) -> String {
     let mut value = value.to_owned();
-    for (name, is) in OF_THE_SERVICE.into_iter().zip([entry.name.as_str(), entry.program.as_str()]) {
+    for blank in ["${ ", "${\t", "$( ", "$(\t"] {
+        while value.contains(blank) {
+            value = value.replace(blank, &blank[..2]);
+        }
+    }
+    for (name, is) in OF_THE_SERVICE.into_iter().zip([entry.service_name(), entry.program.as_str()]) {
         for (open, close) in [("$", ""), ("${", "}"), ("$(", ")")] {
             let spelt = format!("{open}{name}{close}");
             let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
@@ -243,6 +281,7 @@ mod tests {
             ("hash:/a/$service_name", "hash:/a/bulk"),
             ("hash:/a/${service_name}x, hash:/b/$(process_name)", "hash:/a/bulkx, hash:/b/smtp"),
             ("hash:/a/${service_name?{x}}", "hash:/a/${config_directory?{x}}"),
+            ("hash:/a/${ service_name}", "hash:/a/bulk"),
             ("${{$service_name} == {bulk} ? {hash:/a} : {hash:/b}}", "${{bulk} == {bulk} ? {hash:/a} : {hash:/b}}"),
         ] {
             assert!(names_its_service(value), "{value}");

@@ -154,8 +154,14 @@ impl Postfix {
             Some(picks) => picks,
             None => {
                 let mut is_whole = true;
+                let asking = survey.setup.services.iter().zip(&survey.of_services);
+                let asking = asking.filter(|(service, _)| service.logs_in());
+                let opened: HashSet<usize> = asking.flat_map(|(_, numbers)| numbers).copied().collect();
                 for table in &mut survey.tables {
-                    is_whole &= self.read_table(table)?;
+                    let is_read = self.read_table(table)?;
+                    let twice = self.key_twice(&table.store, &table.table).filter(|_| opened.contains(&table.number));
+                    is_whole &= is_read && twice.is_none();
+                    table.problems.extend(twice);
                 }
                 if !is_whole {
                     survey.take_problems();
@@ -527,6 +533,7 @@ impl Survey {
             table.pick = std::mem::take(&mut tables[table.number]);
         }
         (self.live, self.key_ids) = (picks.live, picks.key_ids);
+        self.hops.leave_without_login(&picks.without_login);
         self.is_region_unknown = picks.is_region_unknown;
     }
 

@@ -471,10 +471,11 @@ impl LoginMap {
     }
 }
 
-/// The lines that a table would have with the entries of `inline:`.
+/// The lines that a table would have with the entries of `inline:`. Of several with one key the last is found there, and the first in
+/// a table of lines.
 fn inline_text(entries: &str) -> Zeroizing<Vec<u8>> {
     let mut text = Zeroizing::new(Vec::with_capacity(2 * entries.len() + 2));
-    for entry in words(entries) {
+    for entry in words(entries).into_iter().rev() {
         if let Some((key, value)) = in_braces(entry).unwrap_or(entry).split_once('=') {
             [key.trim(), " ", value.trim(), "\n"].iter().for_each(|part| text.extend_from_slice(part.as_bytes()));
         }
@@ -909,6 +910,13 @@ mod tests {
         let vouched = ["proxy:mysql:/m.cf".to_owned(), "hash:/t".to_owned()];
         let found: Vec<(bool, bool)> = maps.all.iter().map(|m| (m.is_unlisted(), m.is_among(&vouched))).collect();
         assert_eq!(found, [(false, true), (true, true), (false, false)]);
+    }
+
+    #[test]
+    fn of_equal_keys_of_inline_the_last_counts() {
+        let table = Table::of(inline_text("{ a = x:1 } b=y:2, { A = z:3 }")).unwrap();
+        let found = ["a", "b"].map(|key| table.get_folded(key).unwrap().1.value().unwrap().to_owned());
+        assert_eq!(found, ["z:3", "y:2"]);
     }
 
     #[test]

@@ -128,7 +128,11 @@ impl Host {
         let is_blind_for_senders = self.hops.contains(&"unread-for-senders");
         let blind = [(self.is_blind, Origin::TransportMaps), (is_blind_for_senders, Origin::SenderRelayhost)];
         let unread = blind.into_iter().filter(|(is_so, _)| *is_so).map(|(_, origin)| (origin, "mysql:/t".to_owned()));
-        let hops = Hops { all: self.hops.iter().filter_map(hop).collect(), unread: unread.collect() };
+        let hops = Hops {
+            all: self.hops.iter().filter_map(hop).collect(),
+            unread: unread.collect(),
+            without_login: Vec::new(),
+        };
         let id = |name: &str| {
             let ids = self.ids.iter().filter_map(|id| id.strip_prefix(name)?.strip_prefix('='));
             ids.map(str::to_owned).collect::<Vec<_>>()
@@ -167,6 +171,7 @@ impl Host {
             for (left, _) in &found.left_out {
                 said.push(format!("old {}", at(left)));
             }
+            said.extend(found.without_login.iter().map(|(service, hop)| format!("without {service} {hop}")));
             for fact in &found.facts {
                 said.push(match fact {
                     Fact::AnotherLogin { at: entry } => format!("another {}", at(entry)),
@@ -676,6 +681,74 @@ fn a_route_that_cannot_be_read_may_lead_to_any_name_of_the_endpoint() {
                 ..BLIND
             },
             "0:1*, 0:2*, another 0:2",
+        ),
+    ]);
+}
+
+#[test]
+fn where_mail_goes_without_a_login_none_is_put_unless_one_is_surely_asked_for() {
+    const GATEWAY: Host = Host {
+        hops: &["smtp [gateway.internal]:587", "smtp [gateway.internal]:25"],
+        tables: &["[gateway.internal]:587 AKIAOLD"],
+        endpoints: &["email-smtp.us-east-1.amazonaws.com gateway.internal"],
+        ..PLAIN
+    };
+    check(&[
+        (GATEWAY, "0:1*, without smtp [gateway.internal]:25"),
+        // As the endpoint itself, by its own port,
+        (Host { endpoints: &["gateway.internal"], ..GATEWAY }, "0:1*, without smtp [gateway.internal]:25"),
+        // and at any port of an address.
+        (
+            Host {
+                hops: &["smtp [127.0.0.1]:2525", "smtp [127.0.0.1]:587"],
+                tables: &["[127.0.0.1]:2525 AKIAOLD"],
+                endpoints: &["email-smtp.us-east-1.amazonaws.com 127.0.0.1"],
+                ..PLAIN
+            },
+            "0:1*, without smtp [127.0.0.1]:587",
+        ),
+        // The port of the configuration, a port with a login of ours, SES itself: a login is asked for.
+        (
+            Host {
+                hops: &["smtp [gateway.internal]:2526", "smtp [gateway.internal]:587"],
+                tables: &["[gateway.internal]:2526 AKIAOLD"],
+                ..GATEWAY
+            },
+            "0:1*, +0 [gateway.internal]:587",
+        ),
+        (
+            Host {
+                services: &["smtp 0", "bulk 1"],
+                hops: &["smtp [gateway.internal]:25", "bulk [gateway.internal]:25"],
+                tables: &["[gateway.internal]:25 AKIAOLD", "[x.example]:25 AKIAOLD"],
+                ..GATEWAY
+            },
+            "0:1*, 1:1, +1 [gateway.internal]:25",
+        ),
+        (
+            Host {
+                hops: &[
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:587",
+                    "smtp [email-smtp.us-east-1.amazonaws.com]:25",
+                ],
+                ..PLAIN
+            },
+            "0:1*, +0 [email-smtp.us-east-1.amazonaws.com]:25",
+        ),
+        // What is listed is meant to have one.
+        (
+            Host { keys: Some(&["[gateway.internal]:587", "[gateway.internal]:25"]), ..GATEWAY },
+            "0:1*, +0 [gateway.internal]:25",
+        ),
+        (Host { keys: Some(&["[gateway.internal]:587"]), ..GATEWAY }, "0:1*, without smtp [gateway.internal]:25"),
+        // A service that logs in nowhere, or has no table.
+        (
+            Host { services: &["smtp 0", "bulk 0 no-auth"], hops: &["bulk [gateway.internal]:25"], ..GATEWAY },
+            "0:1, without bulk [gateway.internal]:25, no live key",
+        ),
+        (
+            Host { hops: &["smtp [gateway.internal]:25"], tables: &["[x.example]:25 joe"], ..GATEWAY },
+            "without smtp [gateway.internal]:25, no live key",
         ),
     ]);
 }

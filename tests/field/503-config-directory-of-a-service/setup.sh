@@ -1,0 +1,1 @@
+cp $CFG/sasl_passwd $CFG/sasl_passwd.db $WORK/
