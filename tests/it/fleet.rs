@@ -440,7 +440,7 @@ fn a_host_that_goes_back_before_the_old_key_is_deactivated_keeps_it_alive() {
         // Now the clocks that began before would be over, and the old key stays, for this host alone.
         two.goes_by("grace = \"2s\"\nlast_use_lag = \"12s\"\nobserve = \"2s\"\n");
         let mut run = Rotation::begins(two.at(), "3m");
-        std::thread::sleep(Duration::from_secs(8));
+        std::thread::sleep(Duration::from_secs(12));
         assert!(two.lab.is_live(&two.old) && run.goes_on(), "{}", run.said());
         assert_eq!(two.members[1].key_of_mail(), two.old);
         let back = two.comes_back();
