@@ -325,6 +325,10 @@ fn the_steps_carried_out_leave_nothing_to_do() {
             ("a mistyped user name", Some(line(HOP, &login("AKIANEWW")))),
             ("no colon", Some(format!("{HOP} AKIANEW {}\n", new.password.expose()))),
         ] {
+            // Postfix does not open such a table: that is an error, whoever changes it.
+            if kind == "texthash" && what.starts_with("a repeated key") {
+                continue;
+            }
             let hand = Hand::new(kind, "if-needed", table.as_deref());
             let told = hand.preview();
             assert!(!told.diff.is_empty() && !told.differences.is_empty(), "{kind}, {what}: {told:?}");
