@@ -159,6 +159,15 @@ fn judge(credential: &Credential, checked: &Checked, ok: &mut Vec<InOrder>, faul
             Err(fault) => faults.push(*fault),
         }
     }
+    for further in &look.facts.further {
+        let current = further.store.labelled(CURRENT).map(|current| &current.value);
+        let what = match current {
+            Some(Value::Login(key)) => format!("{key} is published"),
+            Some(Value::Unreadable) => "it holds no login whose user name is a key id".into(),
+            Some(Value::Empty) | None => "no value yet; the published key is put there".into(),
+        };
+        ok.push(found("published at", format!("{}: {what}", further.place)));
+    }
     if !unseen(Part::Fleet) {
         let what = format!("{}: {}", names().fleet, hosts_reported(retire::heard_of(&look.facts, look.now)));
         ok.push(found("evidence", what));
