@@ -152,6 +152,8 @@ pub enum FailKind {
     LimitExceeded,
     /// Somebody else was faster: a condition did not hold.
     Conflict,
+    /// A line of the audit log has that number already: the record is older than the log.
+    LogAhead,
     /// The request makes no sense to AWS.
     Refused,
     /// Nobody knows what became of it: no answer, or one of a service in trouble.
@@ -203,7 +205,9 @@ impl FailKind {
             Self::NotFound if *part == Part::Keys => WhyUnseen::UserMissing,
             Self::NotFound => WhyUnseen::NotFound,
             Self::SecretDeleting => WhyUnseen::SecretDeleting,
-            Self::LimitExceeded | Self::Conflict | Self::Refused | Self::NoAnswer => WhyUnseen::NoAnswer,
+            Self::LimitExceeded | Self::Conflict | Self::LogAhead | Self::Refused | Self::NoAnswer => {
+                WhyUnseen::NoAnswer
+            }
         }
     }
 }

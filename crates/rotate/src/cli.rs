@@ -291,7 +291,13 @@ fn tell(words: &str) {
 
 /// One line on standard output; a reader that has gone away is no error of ours.
 fn say(words: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{}", text::lines(words));
+    let _ = is_read(words);
+}
+
+/// The same; `false`: nobody reads it any more.
+fn is_read(words: &str) -> bool {
+    let said = writeln!(std::io::stdout().lock(), "{}", text::lines(words));
+    !said.is_err_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// One JSON document on standard output.

@@ -371,9 +371,9 @@ fn credentials(reader: &mut Reader, top: &SectionView, aws: &Aws, lab: bool) -> 
         let fix = "add [[credential]] with [credential.smtp], [[credential.publish]] and [credential.evidence]";
         reader.error(1, "there is no credential in the file", fix);
     }
-    let (mut names, mut users) = (HashMap::new(), HashMap::new());
+    let (mut names, mut users, mut places) = (HashMap::new(), HashMap::new(), Vec::new());
     let views = views.into_iter().flatten();
-    views.map(|view| credential(reader, &view, aws, lab, &mut names, &mut users)).collect()
+    views.map(|view| credential(reader, &view, aws, lab, &mut names, &mut users, &mut places)).collect()
 }
 
 fn credential(
@@ -383,6 +383,7 @@ fn credential(
     lab: bool,
     names: &mut HashMap<String, usize>,
     users: &mut HashMap<String, usize>,
+    places: &mut Vec<(KeyPlace, usize)>,
 ) -> Credential {
     reader.keys(view, None);
     let name = reader.require(view, "name", "add name = \"ses\", the agents' name for it", value::name);
@@ -398,7 +399,7 @@ fn credential(
         reader.error(user.line, what, "give each credential an IAM user of its own: a user has two keys at most");
     }
     let smtp = endpoint(reader, view);
-    let publish = publishes(reader, view, aws);
+    let publish = publishes(reader, view, aws, places);
     let canary = one_canary(reader, &publish);
     let publish = publish.into_iter().map(|read| read.publish).collect();
     let evidence = evidence(reader, view, aws);
@@ -445,7 +446,13 @@ struct PublishRead {
     canary: Option<At<String>>,
 }
 
-fn publishes(reader: &mut Reader, view: &SectionView, aws: &Aws) -> Vec<PublishRead> {
+/// `places`: those of the credentials before it, each with its line.
+fn publishes(
+    reader: &mut Reader,
+    view: &SectionView,
+    aws: &Aws,
+    places: &mut Vec<(KeyPlace, usize)>,
+) -> Vec<PublishRead> {
     let views = reader.tables(view, "publish", &PUBLISH);
     if !reader.is_there(view, "publish") || view.has_empty("publish") {
         let fix = "add [[credential.publish]] with type = \"secrets-manager\" and secret = \"NAME\"";
@@ -483,9 +490,20 @@ fn publishes(reader: &mut Reader, view: &SectionView, aws: &Aws) -> Vec<PublishR
             let line = reader.line_of(&view, key).unwrap_or(view.line);
             let what = format!("{key}: the place on line {first} is the same");
             reader.error(line, what, "remove one of the two, or give them different regions");
+        } else if let Some((_, first)) =
+            places.iter().find(|(place, _)| *place == publish.at() && !place.name.is_empty())
+        {
+            let line = reader.line_of(&view, key).unwrap_or(view.line);
+            let what = format!("{key}: another credential publishes in the same place, on line {first}");
+            reader.error(
+                line,
+                what,
+                "give each credential a place of its own: one of the two would write over the other",
+            );
         }
         all.push((PublishRead { publish, canary }, view.line));
     }
+    places.extend(all.iter().map(|(read, line)| (read.publish.at(), *line)));
     all.into_iter().map(|(read, _)| read).collect()
 }
 

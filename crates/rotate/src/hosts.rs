@@ -58,6 +58,11 @@ pub fn principal_entry(principal: &str) -> String {
     format!("={principal}")
 }
 
+/// As an item that makes no sense is remembered when its host is removed: no installation has such an id.
+fn unreadable_entry(at: Timestamp) -> String {
+    format!("!{at}")
+}
+
 /// A report, and the item that holds it.
 #[derive(Debug, Clone)]
 pub struct Row {
@@ -115,7 +120,11 @@ impl Read {
         }
         let mut listed: BTreeSet<HostName> = registry.listed.iter().cloned().collect();
         for (host, at) in &self.unreadable {
-            let removed = registry.removed.get(host).is_some_and(|removed| *at <= removed.at);
+            let removed = registry.removed.get(host).is_some_and(|removed| {
+                // What dates itself later than it was removed is the same as then.
+                let there = |reports: &BTreeMap<String, u64>| reports.contains_key(&unreadable_entry(*at));
+                *at <= removed.at || removed.reports.as_ref().is_some_and(there)
+            });
             if !removed && listed.insert(host.clone()) {
                 registry.listed.push(host.clone());
             }
@@ -157,6 +166,8 @@ impl Read {
             let seq: &mut u64 = last.entry(row.written.report.host_id.clone()).or_default();
             *seq = row.written.report.seq.max(*seq);
         }
+        let unreadable = self.unreadable.iter().filter(|(name, _)| name == host);
+        last.extend(unreadable.map(|(_, at)| (unreadable_entry(*at), 0)));
         last
     }
 
@@ -301,5 +312,26 @@ fn lighten(report: &mut Report) {
     }
     if let Some(latest) = &mut report.latest {
         lighten(latest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It dates itself: what is there when its host is removed is gone with that, whatever its date.
+    #[test]
+    fn an_item_without_sense_can_be_removed_whatever_its_date() {
+        let at = |at: &str| at.parse::<Timestamp>().unwrap();
+        let host = HostName::new("mx9");
+        let mut read = Read { unreadable: vec![(host.clone(), at("2099-01-01T00:00:00Z"))], ..Read::default() };
+        assert_eq!(read.registry().listed.first(), Some(&host));
+        let (removed_at, removed_reports) = (Some(at("2026-03-02T08:00:00Z")), Some(read.reports_of(&host)));
+        let entry = RegistryEntry { removed: true, removed_at, removed_reports, ..RegistryEntry::default() };
+        read.entries.insert("mx9".into(), Known { text: json(&entry), entry });
+        assert!(read.registry().listed.is_empty());
+        // Written anew, it is somebody.
+        read.unreadable = vec![(host.clone(), at("2099-01-02T00:00:00Z"))];
+        assert_eq!(read.registry().listed, [host]);
     }
 }

@@ -142,10 +142,8 @@ fn rule_2(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
         add(refusals, [refusal]);
         return None;
     }
-    if look.record.published.is_none() {
-        // A rotation that is asked for makes one (rule 8).
-        return None;
-    }
+    // Where nothing was published yet, a rotation that is asked for makes one (rule 8).
+    look.record.published.as_ref()?;
     if look.pending.is_some() || look.facts.unstored.is_some() {
         return None;
     }

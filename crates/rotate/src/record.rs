@@ -82,7 +82,6 @@ pub struct Lease {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
-
     pub by: String,
     pub at: Timestamp,
 }

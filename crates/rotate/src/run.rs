@@ -23,7 +23,7 @@ use relaykey_core::fault::{Class, Fault};
 
 pub use self::asked::{Answer, Ask};
 pub use self::check::{Checked, PublishedLogin, Right};
-use crate::audit::{self, AuditEntry};
+use crate::audit::{self, AuditEntry, Head};
 pub use crate::audit::{AuditEvent, AuditLine, Broken};
 use crate::aws::keys::Keys;
 use crate::aws::parameters::ParameterAt;
@@ -77,6 +77,8 @@ pub struct Turned {
     pub done: Vec<(Action, Outcome)>,
     /// This process holds a new key that no version has yet: whoever ends now loses it.
     pub holds_key: bool,
+    /// What came of it is in the record. Else it was in vain, as far as the next look can tell; a fault of the look says why.
+    pub wrote: bool,
 }
 
 /// A new key that no version has yet.
@@ -237,7 +239,7 @@ impl Controller {
             let made = matches!(done.last(), Some((Action::Create, Outcome::Created(_)))) && done.len() > before;
             if !made || !step.wrote {
                 let holds_key = self.unstored.is_some();
-                return Ok(Tick::Turned(Box::new(Turned { look: step.look, done, holds_key })));
+                return Ok(Tick::Turned(Box::new(Turned { look: step.look, done, holds_key, wrote: step.wrote })));
             }
         }
     }
@@ -343,11 +345,22 @@ impl Controller {
             return Ok(());
         }
         let by = self.caller.as_ref().map_or("not known", |caller| caller.arn.as_str());
-        let line = entry.map(|entry| entry.after(&kept.head, by, &self.me, self.hooks.now()));
-        let head = line.as_ref().map_or_else(|| kept.head.clone(), AuditLine::head);
-        let after = Kept { rev: kept.rev + 1, head, record };
-        self.place.write(Some(kept), &after, line.as_ref(), host).await?;
-        *kept = after;
+        let attempt = async |log: &Head, before: &Kept| {
+            let line = entry.clone().map(|entry| entry.after(log, by, &self.me, self.hooks.now()));
+            let head = line.as_ref().map_or_else(|| log.clone(), AuditLine::head);
+            let after = Kept { rev: before.rev + 1, head, record: record.clone() };
+            self.place.write(Some(before), &after, line.as_ref(), host).await.map(|()| after)
+        };
+        let written = match attempt(&kept.head, kept).await {
+            // The record was put back to an earlier one, and the log was not: its chain goes on where it ends.
+            Err(failed) if failed.kind == FailKind::LogAhead => {
+                let (lines, _) = self.place.audit().await?;
+                let ahead = lines.last().map(AuditLine::head).filter(|last| last.seq > kept.head.seq);
+                attempt(&ahead.ok_or(failed)?, kept).await
+            }
+            written => written,
+        };
+        *kept = written?;
         Ok(())
     }
 

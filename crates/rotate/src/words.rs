@@ -20,6 +20,12 @@ fn pasted(host: &HostName) -> String {
     quoted(host.as_str())
 }
 
+/// A region comes from whoever can write a report, and is printed into a line to paste: nothing but what regions are made of.
+fn is_plain_region(region: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=32).contains(&region.len()) && region.bytes().all(fits)
+}
+
 /// What facts do not name and words do: how commands that are printed begin here, and what the configuration calls things.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -184,6 +190,9 @@ impl Refusal {
             CanaryNone { label } => format!("no host watches the label {label}"),
             CanaryFailed { host } => format!("canary {host} could not take the new key"),
             SesRefuses { key } => format!("the login with {key} was refused, or got no answer"),
+            RegionRefused { host, region } if !is_plain_region(region) => {
+                format!("{host} reports a region that is none")
+            }
             RegionRefused { host, region } => {
                 format!("{host} relays to {region}, where no login is tried before a key is published")
             }
@@ -289,7 +298,9 @@ impl Refusal {
         let us = &names.us;
         match self {
             DeactivatedByHand { key } => format!(
-                "if it was stolen, leave it so, and `{us} run` makes and publishes another one; else `{us} reactivate {key}`"
+                "if it was stolen, leave it so: `{us} run` publishes another one where it is published still, and comes to its end when \
+                 this one is deleted, which cannot be undone: {}; else `{us} reactivate {key}`",
+                names.delete(key)
             ),
             NoHosts => format!(
                 "install relaykey on the mail servers, with a [[report]] to {}; `{us} check` says if hosts report there under \
@@ -368,6 +379,9 @@ impl Refusal {
             SesRefuses { .. } => {
                 format!("`{us} history` says at which endpoint, and in its words; when that is mended, `{us} run`")
             }
+            RegionRefused { host, region } if !is_plain_region(region) => format!(
+                "on {host}, look at the region that its login is for: its report names none that could be one; it is not shown here"
+            ),
             RegionRefused { region, .. } => {
                 format!(
                     "in rotate.toml, add [[credential.smtp.also]] below [credential.smtp], with `endpoint = \"email-smtp.{region}.amazonaws.com\"`"

@@ -243,8 +243,8 @@ fn two_under_one_name_and_one_name_for_two_are_told() {
         begun.pass(1);
         begun.lab.takes(&mut clone);
         begun.is_stopped_by(&["name-twice"]);
-        // The one that wrote last is the one.
-        begun.ask(Ask::Accept { host: named("mx1") });
+        // A person says which one it is: what each dates itself says nothing.
+        begun.ask(Ask::Accept { host: named("mx1"), who: Some("AROAEXAMPLE:other".into()) });
         begun.lab.settle(&mut begun.controller);
         begun.hosts[0] = clone;
         // One principal for two hosts.
@@ -252,7 +252,7 @@ fn two_under_one_name_and_one_name_for_two_are_told() {
         begun.hosts[1].host_id = "e".repeat(32);
         begun.take(1);
         begun.is_stopped_by(&["name-twice", "identity-shared", "identity-shared"]);
-        begun.ask(Ask::Accept { host: named("mx2") });
+        begun.ask(Ask::Accept { host: named("mx2"), who: Some("e".repeat(32)) });
         begun.ends();
     });
 }

@@ -1,8 +1,11 @@
 //! A value of the store with another key in it, in the form that it has.
 
+use std::ops::Range;
+
 use relaykey_core::credential::{IAM, JsonKeys, Payload, READY, Secret, ses_smtp_password};
 use relaykey_core::fault::{Class, Fault};
-use serde_json::{Map, Value};
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::config::Form;
 use crate::facts::KeyId;
@@ -55,9 +58,11 @@ pub fn copied(form: Form, before: Option<&str>, from: &Secret, region: Option<&s
         let what = "the value to be copied is no login whose user name is an access key id";
         Fault::new(Class::Configuration, what, "`relaykey-rotate check` says what is published")
     })?;
-    let fields = serde_json::from_str::<Map<String, Value>>(from.expose().trim()).unwrap_or_default();
-    let secret = IAM.iter().find_map(|(_, secret)| fields.get(*secret)?.as_str());
-    let secret = secret.map(|secret| Secret::new(secret.to_owned()));
+    let fields = members(from.expose());
+    let name = pair_of(&fields, &IAM).map(|(_, secret)| *secret);
+    let secret = fields.iter().find(|field| Some(field.name.as_str()) == name);
+    let secret = secret.and_then(|field| serde_json::from_str::<String>(&from.expose()[field.value_at.clone()]).ok());
+    let secret = secret.map(|secret| Secret::new(secret.trim().to_owned()));
     let key = KeyId::new(login.username());
     match secret {
         Some(secret) => compose(form, before, &key, Held::Key(&secret), region),
@@ -72,10 +77,7 @@ pub fn copied(form: Form, before: Option<&str>, from: &Secret, region: Option<&s
 
 /// Does a value of this form, put after this one, hold a secret access key?
 pub fn holds_key(form: Form, before: Option<&Secret>) -> bool {
-    let has = |before: &Secret, names: &[(&str, &str)]| {
-        let fields = serde_json::from_str::<Map<String, Value>>(before.expose().trim()).unwrap_or_default();
-        names.iter().any(|(user, password)| fields.contains_key(*user) && fields.contains_key(*password))
-    };
+    let has = |before: &Secret, names| pair_of(&members(before.expose()), names).is_some();
     match (form, before) {
         (Form::IamKey, _) | (Form::Keep, None) => true,
         (Form::Keep, Some(before)) => !has(before, &READY) && has(before, &IAM),
@@ -92,10 +94,8 @@ pub fn compose(
     held: Held,
     region: Option<&str>,
 ) -> Result<Secret, Fault> {
-    let fields = before.and_then(|text| serde_json::from_str::<Map<String, Value>>(text.trim()).ok());
-    let fields = fields.unwrap_or_default();
-    let has = |(user, password): &&(&str, &str)| fields.contains_key(*user) && fields.contains_key(*password);
-    let (ready, iam) = (READY.iter().find(has), IAM.iter().find(has));
+    let fields = before.map(members).unwrap_or_default();
+    let (ready, iam) = (pair_of(&fields, &READY), pair_of(&fields, &IAM));
     let form = match (form, before) {
         (Form::Keep, None) if matches!(held, Held::Password(_)) => Form::Pair,
         (Form::Keep, None) => Form::IamKey,
@@ -104,27 +104,101 @@ pub fn compose(
         (Form::Keep, Some(_)) => Form::Pair,
         (form, _) => form,
     };
+    // Converted: under names that nothing else in it has.
+    let is_free = |names: &&(&str, &str)| fields.iter().all(|field| field.name != names.0 && field.name != names.1);
     let (names, held) = match form {
         Form::Pair | Form::Keep => {
             return Ok(Secret::new(format!("{key}:{}", held.password(region)?.expose())));
         }
-        Form::Json => (ready.unwrap_or(&READY[0]), held.password(region)?),
-        Form::IamKey => (iam.unwrap_or(&IAM[0]), held.secret()?),
+        Form::Json => (ready.or_else(|| READY.iter().find(is_free)).unwrap_or(&READY[0]), held.password(region)?),
+        Form::IamKey => (iam.or_else(|| IAM.iter().find(is_free)).unwrap_or(&IAM[0]), held.secret()?),
     };
-    let mut fields = fields;
-    // Converted: the names of the form before would be a second login.
-    for (user, password) in READY.iter().chain(&IAM) {
-        fields.remove(*user);
-        fields.remove(*password);
+    let login = [(names.0, key.as_str()), (names.1, held.expose())];
+    let text = match (before, ready.or(iam)) {
+        (Some(before), Some(was)) => replaced(before, &fields, [was.0, was.1], login),
+        _ => object(login),
+    };
+    Ok(Secret::new(text))
+}
+
+/// One member of a JSON object, and where it stands in the text.
+struct Member {
+    name: String,
+    name_at: Range<usize>,
+    value_at: Range<usize>,
+}
+
+/// The members of a value that is a JSON object; of any other none. Everything that is not the login stays as it is written:
+/// numbers of any size, order, spaces.
+fn members(text: &str) -> Vec<Member> {
+    members_of(text).unwrap_or_default()
+}
+
+fn members_of(text: &str) -> Option<Vec<Member>> {
+    // A byte order mark is no part of it.
+    let begin = text.len() - text.strip_prefix('\u{feff}').unwrap_or(text).len();
+    let blank = |at: usize| at + text[at..].len() - text[at..].trim_ascii_start().len();
+    let next = |at: usize, mark: char| text[at..].starts_with(mark).then(|| blank(at + 1));
+    let mut at = next(blank(begin), '{')?;
+    let mut all = Vec::new();
+    if text[at..].starts_with('}') {
+        return Some(all);
     }
-    fields.insert(names.0.into(), Value::String(key.as_str().into()));
-    fields.insert(names.1.into(), Value::String(held.expose().into()));
-    Ok(Secret::new(Value::Object(fields).to_string()))
+    loop {
+        let mut names = serde_json::Deserializer::from_str(&text[at..]).into_iter::<String>();
+        let name = names.next()?.ok()?;
+        let name_at = at..at + names.byte_offset();
+        at = next(blank(name_at.end), ':')?;
+        let mut values = serde_json::Deserializer::from_str(&text[at..]).into_iter::<IgnoredAny>();
+        values.next()?.ok()?;
+        let value_at = at..at + values.byte_offset();
+        at = blank(value_at.end);
+        all.push(Member { name, name_at, value_at });
+        match next(at, ',') {
+            Some(after) => at = after,
+            None => return next(at, '}').filter(|end| *end == text.len()).map(|_| all),
+        }
+    }
+}
+
+/// Which of these pairs of names it has.
+fn pair_of(
+    fields: &[Member],
+    pairs: &'static [(&'static str, &'static str)],
+) -> Option<&'static (&'static str, &'static str)> {
+    let has = |name: &str| fields.iter().any(|field| field.name == name);
+    pairs.iter().find(|(user, password)| has(user) && has(password))
+}
+
+fn quoted(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}
+
+fn object(login: [(&str, &str); 2]) -> String {
+    let [user, password] = login.map(|(name, value)| format!("{}:{}", quoted(name), quoted(value)));
+    format!("{{{user},{password}}}")
+}
+
+/// The text with another login in it, in the place of the one that has these names.
+fn replaced(text: &str, fields: &[Member], was: [&str; 2], login: [(&str, &str); 2]) -> String {
+    let (mut out, mut from) = (String::new(), 0);
+    for field in fields {
+        let Some(n) = was.iter().position(|name| *name == field.name) else { continue };
+        out += &text[from..field.name_at.start];
+        out += &quoted(login[n].0);
+        out += &text[field.name_at.end..field.value_at.start];
+        out += &quoted(login[n].1);
+        from = field.value_at.end;
+    }
+    out + &text[from..]
 }
 
 /// Is it the same, however it is written?
 pub fn says_the_same(one: &Secret, other: &Secret) -> bool {
-    let json = |text: &Secret| serde_json::from_str::<Value>(text.expose().trim()).ok();
+    let json = |text: &Secret| {
+        let text = text.expose();
+        serde_json::from_str::<Value>(text.strip_prefix('\u{feff}').unwrap_or(text).trim()).ok()
+    };
     one.expose().trim() == other.expose().trim() || json(one).is_some_and(|one| json(other) == Some(one))
 }
 
@@ -178,6 +252,38 @@ mod tests {
             converted,
             serde_json::json!({"accessKeyId": "AKIAIOSFODNN7EXAMPLE", "secretAccessKey": SECRET, "note": "x"})
         );
+    }
+
+    /// Names of another form beside the login, numbers that no float holds, a byte order mark, order and spaces: all stays.
+    #[test]
+    fn what_is_no_part_of_the_login_stays_to_the_letter() {
+        let password = ses_smtp_password(&Secret::new(SECRET.into()), "eu-west-1").expose().to_owned();
+        let id = "AKIAIOSFODNN7EXAMPLE";
+        for (before, after) in [
+            (
+                r#"{"accessKeyId": "AKIAOLD", "secretAccessKey": "old", "username": "ses-smtp"}"#,
+                format!(r#"{{"accessKeyId": "{id}", "secretAccessKey": "{SECRET}", "username": "ses-smtp"}}"#),
+            ),
+            (
+                "{\"password\":\"of the database\",\n \"smtp_username\":\"AKIAOLD\",\"smtp_password\":\"old\" }\n",
+                format!(
+                    "{{\"password\":\"of the database\",\n \"smtp_username\":\"{id}\",\"smtp_password\":\"{password}\" }}\n"
+                ),
+            ),
+            (
+                "\u{feff}{\"username\":\"AKIAOLD\",\"password\":\"old\",\"n\":123456789012345678901234567890,\"f\":1.10}",
+                format!(
+                    "\u{feff}{{\"username\":\"{id}\",\"password\":\"{password}\",\"n\":123456789012345678901234567890,\"f\":1.10}}"
+                ),
+            ),
+        ] {
+            assert_eq!(composed(Form::Keep, Some(before)), after);
+        }
+        // Converted: what has the usual names is not the login.
+        let converted =
+            composed(Form::Json, Some(r#"{"accessKeyId":"AKIAOLD","secretAccessKey":"old","username":"ses-smtp"}"#));
+        let expected = format!(r#"{{"smtp_username":"{id}","smtp_password":"{password}","username":"ses-smtp"}}"#);
+        assert_eq!(converted, expected);
     }
 
     /// A further place keeps its own form; what is derived for one region is not turned back into a key.

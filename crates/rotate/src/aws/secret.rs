@@ -235,7 +235,9 @@ mod tests {
     fn bytes_that_are_no_text_are_no_empty_value() {
         let keystore = vec![0xfe, 0xed, 0xfe, 0xed, 0x00];
         assert!(matches!(Content::of(None, Some(keystore)), Content::Bytes));
-        assert!(matches!(Content::of(None, Some(b"AKIA1:p".to_vec())), Content::Text(text) if text.expose() == "AKIA1:p"));
+        assert!(
+            matches!(Content::of(None, Some(b"AKIA1:p".to_vec())), Content::Text(text) if text.expose() == "AKIA1:p")
+        );
         assert!(matches!(Content::of(Some("a".into()), None), Content::Text(_)));
         assert!(matches!(Content::of(None, None), Content::Nothing));
     }

@@ -159,11 +159,8 @@ fn judge(credential: &Credential, checked: &Checked, ok: &mut Vec<InOrder>, faul
             Err(fault) => faults.push(*fault),
         }
     }
-    // What is wrong with one of them is told with what stands in the way.
     for further in places(look).into_iter().skip(1) {
-        if further.key().is_some() {
-            ok.push(found("published at", further.words()));
-        }
+        ok.push(found("published at", further.words()));
     }
     if !unseen(Part::Fleet) {
         let what = format!("{}: {}", names().fleet, hosts_reported(retire::heard_of(&look.facts, look.now)));

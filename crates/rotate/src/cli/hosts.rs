@@ -34,7 +34,7 @@ pub enum HostsCommand {
     /// The roster is complete: no old key is retired before that was said. Said again, it starts the clocks anew.
     Seal(SealArgs),
     /// Another machine, or another AWS identity, may report under this host's name.
-    Accept(HostArgs),
+    Accept(AcceptArgs),
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +47,15 @@ pub struct AddArgs {
 pub struct HostArgs {
     #[arg(value_name = "HOST")]
     host: String,
+}
+
+#[derive(Debug, Args)]
+pub struct AcceptArgs {
+    #[arg(value_name = "HOST")]
+    host: String,
+    /// Which one, where several write under this name: its principal, or its host_id. What the others wrote is deleted.
+    #[arg(value_name = "WHO")]
+    who: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -125,8 +134,10 @@ pub async fn run(mut at: Session<'_>, command: &HostsCommand) -> Exit {
             if let Err(exit) = known(&mut at, &args.host).await {
                 return exit;
             }
-            let done = format!("whoever wrote last as {} is {} from now on", args.host, args.host);
-            answered(&mut at, Ask::Accept { host: name(args) }, "accept", &done).await
+            let who = args.who.as_ref().map_or_else(|| format!("the one that writes as {}", args.host), Clone::clone);
+            let done = format!("{who} is {} from now on", args.host);
+            let ask = Ask::Accept { host: HostName::new(args.host.clone()), who: args.who.clone() };
+            answered(&mut at, ask, "accept", &done).await
         }
         HostsCommand::Waive(args) => waive(at, args).await,
         HostsCommand::Seal(args) => seal(at, args).await,

@@ -206,10 +206,8 @@ async fn begins(at: &mut Session<'_>, look: &Look, over: Option<&str>) -> Result
     }
     // Nor is a login of another user, unless a person names it.
     let over = over.map(KeyId::new);
-    let not_ours = look.decision.refusals.iter().find_map(|refusal| match refusal {
-        Refusal::ValueNotOurs { key, .. } if *key != over => Some(refusal),
-        _ => None,
-    });
+    let is_not_ours = |refusal: &&Refusal| matches!(refusal, Refusal::ValueNotOurs { key, .. } if *key != over);
+    let not_ours = look.decision.refusals.iter().find(is_not_ours);
     if let Some(refusal) = not_ours {
         return Err(Fault::new(Class::Configuration, refusal.words(), refusal.fix()));
     }

@@ -4,10 +4,11 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
+use relaykey_core::text::json;
 
 use super::plan::said_last;
 use super::view::{Document, Stand, text};
-use super::{Exit, Session, print_json_line, refused};
+use super::{Exit, Session, is_read, lab, refused};
 
 /// How often is looked while somebody watches: each look reads every host's report.
 const WATCH: Duration = Duration::from_secs(10);
@@ -29,15 +30,18 @@ pub async fn run(mut at: Session<'_>, args: &StatusArgs) -> Exit {
         let exit = match at.controller.look().await {
             Ok(look) => {
                 let exit = Stand::of(&look).exit();
-                if at.json {
-                    print_json_line(&Document::of(at.credential, &look, at.config.lab, exit));
-                }
-                if !at.json {
+                let words = if at.json {
+                    let document = Document::of(at.credential, &look, at.config.lab, exit);
+                    json(&serde_json::to_string(&document).expect("documents have only text keys")).into_owned()
+                } else {
                     let said = said_last(&mut at, &look).await;
                     if clears {
                         clear();
                     }
-                    at.say(&text(at.credential, &look, said.as_deref()));
+                    lab(at.config.lab, &text(at.credential, &look, said.as_deref()))
+                };
+                if !is_read(&words) {
+                    return exit;
                 }
                 exit
             }

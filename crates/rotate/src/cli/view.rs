@@ -113,7 +113,7 @@ pub fn undone(turned: &Turned) -> Option<&Fault> {
     let last = turned.done.last();
     let failed = matches!(last, Some((_, Outcome::Failed | Outcome::Unknown)));
     let dropped = turned.look.decision.action.is_some() && turned.look.decision.action.as_ref() != last.map(|(a, _)| a);
-    turned.look.faults.last().filter(|_| failed || dropped)
+    turned.look.faults.last().filter(|_| failed || dropped || !turned.wrote)
 }
 
 /// Is it about a host, or about which hosts there are?

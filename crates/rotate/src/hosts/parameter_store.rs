@@ -124,13 +124,17 @@ impl Parameters {
         for one in self.below(&self.own("registry"), ENTRIES).await? {
             let name = last(&one).replace("_principal_", "=");
             let text = one.value.clone().unwrap_or_default();
-            let entry = ours(&text, &format!("the registry below {:?}", self.path))?;
+            let entry = ours(&text, &format!("the entry of {name:?} in the registry below {:?}", self.path))?;
             read.entries.insert(name, Known { entry, text });
         }
         for one in self.below(&place::parameters_of(&self.path, &self.credential), HOSTS).await? {
             let at = one.last_modified_date.as_ref().and_then(timestamp).unwrap_or(Timestamp::UNIX_EPOCH);
             let understood = one.value.as_deref().and_then(report);
-            let Some(report) = understood.filter(|report| report.credential == self.credential) else {
+            // Its entry in the registry is a parameter too.
+            let fits =
+                |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            let understood = understood.filter(|report| report.credential == self.credential && fits(&report.host));
+            let Some(report) = understood else {
                 read.unreadable.push((HostName::new(text::plain(last(&one), 255)), at));
                 continue;
             };

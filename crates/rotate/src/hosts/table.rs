@@ -4,8 +4,10 @@
 //! What is the control side's stands in partitions that begin with `!`, which no host's policy lets it write.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::builders::PutBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, KeyType, Put, TransactWriteItem, WriteRequest};
 use futures_util::future::join_all;
@@ -35,6 +37,14 @@ const LIMIT: i32 = 128;
 const PAGE: usize = 512 * 1024;
 
 type Item = HashMap<String, AttributeValue>;
+/// What is asked for of a page.
+struct Part {
+    limit: i32,
+    from: Option<Item>,
+    /// Nothing but the keys of its items.
+    bare: bool,
+}
+
 /// And where the next page begins.
 type Page = (Vec<Item>, Option<Item>);
 
@@ -156,18 +166,55 @@ impl ReportsTable {
             puts.push(put.expression_attribute_names("#partition", &layout.partition));
         }
         puts.extend(entry.map(|entry| self.put_entry(layout, entry)));
-        self.transaction(puts).await
+        let of_the_log = line.map(|_| 1);
+        self.transaction(puts, of_the_log).await
     }
 
-    /// All of them, or none.
-    async fn transaction(&self, puts: Vec<PutBuilder>) -> Result<(), CallFailed> {
+    /// All of them, or none. `of_the_log`: which of them is a line of the audit log.
+    async fn transaction(&self, puts: Vec<PutBuilder>, of_the_log: Option<usize>) -> Result<(), CallFailed> {
         let mut items = Vec::new();
         for put in puts {
             let put = put.build().map_err(|_| incomplete(&self.table, "item"))?;
             items.push(TransactWriteItem::builder().put(put).build());
         }
-        let send = |config| Client::new(&config).transact_write_items().set_transact_items(Some(items)).send();
-        self.reach.send(self.asked("dynamodb:TransactWriteItems"), send).await.map(|_| ())
+        let why = Mutex::new(None);
+        let send = async |config| {
+            let sent = Client::new(&config).transact_write_items().set_transact_items(Some(items)).send().await;
+            if let Err(error) = &sent
+                && let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error()
+            {
+                let reasons = cancelled.cancellation_reasons().iter();
+                let codes: Vec<&str> = reasons.map(|reason| reason.code().unwrap_or_default()).collect();
+                *why.lock().unwrap_or_else(PoisonError::into_inner) = cancelled_by(&codes, of_the_log);
+            }
+            sent
+        };
+        let sent = self.reach.send(self.asked("dynamodb:TransactWriteItems"), send).await;
+        let why = why.into_inner().unwrap_or_else(PoisonError::into_inner);
+        sent.map(|_| ()).map_err(|failed| why.map_or(failed, |kind| self.cancelled(kind)))
+    }
+
+    /// A transaction that was cancelled, in words.
+    fn cancelled(&self, kind: FailKind) -> CallFailed {
+        let table = format!("table {:?}", self.table);
+        let (class, what, fix) = match kind {
+            FailKind::Throttled => (
+                Class::Service,
+                format!("{table} is throttled"),
+                "nothing if it passes; else give the table more capacity",
+            ),
+            FailKind::LogAhead => (
+                Class::ChangedMeanwhile,
+                format!("the control record in {table} is older than the audit log beside it: it was put back"),
+                "nothing: it goes on after the log's last line",
+            ),
+            _ => (
+                Class::ChangedMeanwhile,
+                format!("what was to be written in {table} was written by somebody else in between"),
+                "nothing if it passes: everything is looked at anew; else find out what writes it",
+            ),
+        };
+        CallFailed { kind, fault: Box::new(Fault::new(class, what, fix).temporary()) }
     }
 
     /// Over what was read, and nothing else.
@@ -195,7 +242,7 @@ impl ReportsTable {
             let entry = text_of(&item, "entry").ok_or_else(|| incomplete("the registry", "entry"))?;
             let name = text_of(&item, &layout.sort).unwrap_or_default().to_owned();
             let text = entry.to_owned();
-            let entry = ours(entry, &format!("the registry in table {:?}", self.table))?;
+            let entry = ours(entry, &format!("the entry of {name:?} in the registry in table {:?}", self.table))?;
             read.entries.insert(name, Known { entry, text });
         }
         Ok(read)
@@ -228,14 +275,14 @@ impl ReportsTable {
     async fn hosts(&self, layout: &Layout) -> Result<Read, CallFailed> {
         let mut all = Read::default();
         if !layout.by_principal {
-            let of = |limit, from| self.queried(layout, self.credential.clone(), limit, from);
-            self.pages(of, |item| self.host(layout, &item, &mut all)).await?;
+            let of = |part| self.queried(layout, self.credential.clone(), part);
+            self.pages(of, true, |item| self.host(layout, &item, &mut all)).await?;
             return Ok(all);
         }
         let segments = join_all((0..SEGMENTS).map(async |segment| {
             let mut part = Read::default();
-            let of = |limit, from| self.scanned(layout, segment, limit, from);
-            self.pages(of, |item| self.host(layout, &item, &mut part)).await.map(|()| part)
+            let of = |asked| self.scanned(layout, segment, asked);
+            self.pages(of, true, |item| self.host(layout, &item, &mut part)).await.map(|()| part)
         }));
         for part in segments.await {
             let part = part?;
@@ -253,8 +300,11 @@ impl ReportsTable {
             return;
         }
         let understood = text_of(item, "report").and_then(report);
-        let Some(report) = understood.filter(|report| report.credential == self.credential) else {
-            let name = text_of(item, "host").unwrap_or(sort);
+        // A host without a name could be waited for, and not removed.
+        let named = |name: &str| !text::plain(name, 255).trim().is_empty();
+        let understood = understood.filter(|report| report.credential == self.credential && named(&report.host));
+        let Some(report) = understood else {
+            let name = text_of(item, "host").filter(|name| named(name)).unwrap_or(sort);
             let at = text_of(item, "written").and_then(|at| at.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH);
             read.unreadable.push((HostName::new(text::plain(name, 255)), at));
             return;
@@ -266,7 +316,8 @@ impl ReportsTable {
         read.rows.push(Row { written: Written { principal, at, report }, item });
     }
 
-    async fn scanned(&self, layout: &Layout, segment: i32, limit: i32, from: Option<Item>) -> Result<Page, CallFailed> {
+    async fn scanned(&self, layout: &Layout, segment: i32, part: Part) -> Result<Page, CallFailed> {
+        let Part { limit, from, bare } = part;
         let page = self
             .reach
             .send(self.asked("dynamodb:Scan"), |config| {
@@ -274,6 +325,12 @@ impl ReportsTable {
                 let request = request.segment(segment).total_segments(SEGMENTS).set_exclusive_start_key(from);
                 let request = request.filter_expression("begins_with(#sort, :mine)");
                 let request = request.expression_attribute_names("#sort", &layout.sort);
+                let request = match bare {
+                    true => request
+                        .projection_expression("#partition, #sort")
+                        .expression_attribute_names("#partition", &layout.partition),
+                    false => request,
+                };
                 let mine = AttributeValue::S(place::sort_keys_begin(&self.credential));
                 request.expression_attribute_values(":mine", mine).send()
             })
@@ -281,7 +338,8 @@ impl ReportsTable {
         Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 
-    async fn queried(&self, layout: &Layout, name: String, limit: i32, from: Option<Item>) -> Result<Page, CallFailed> {
+    async fn queried(&self, layout: &Layout, name: String, part: Part) -> Result<Page, CallFailed> {
+        let Part { limit, from, bare } = part;
         let page = self
             .reach
             .send(self.asked("dynamodb:Query"), |config| {
@@ -289,6 +347,12 @@ impl ReportsTable {
                 let request = request.key_condition_expression("#partition = :name");
                 let request = request.expression_attribute_names("#partition", &layout.partition);
                 let request = request.expression_attribute_values(":name", AttributeValue::S(name));
+                let request = match bare {
+                    true => request
+                        .projection_expression("#partition, #sort")
+                        .expression_attribute_names("#sort", &layout.sort),
+                    false => request,
+                };
                 request.set_exclusive_start_key(from).send()
             })
             .await?;
@@ -297,31 +361,36 @@ impl ReportsTable {
 
     async fn partition(&self, layout: &Layout, name: String) -> Result<Vec<Item>, CallFailed> {
         let mut all = Vec::new();
-        self.pages(|limit, from| self.queried(layout, name.clone(), limit, from), |item| all.push(item)).await?;
+        self.pages(|part| self.queried(layout, name.clone(), part), false, |item| all.push(item)).await?;
         Ok(all)
     }
 
     /// Every page to the last. No answer of more than a megabyte is taken, so that a page which holds large items is asked for in
-    /// smaller parts, and as much of small ones at once as comes well below that.
+    /// smaller parts, and as much of small ones at once as comes well below that. `bares`: an item that is too large by itself is
+    /// known by its keys alone; else it is an error.
     async fn pages<F>(
         &self,
-        page: impl Fn(i32, Option<Item>) -> F,
+        page: impl Fn(Part) -> F,
+        bares: bool,
         mut each: impl FnMut(Item),
     ) -> Result<(), CallFailed>
     where
         F: Future<Output = Result<Page, CallFailed>>,
     {
-        let (mut from, mut limit) = (None::<Item>, LIMIT);
+        let (mut from, mut limit, mut bare) = (None::<Item>, LIMIT, false);
         for _ in 0..PAGES {
-            let (items, next) = match page(limit, from.clone()).await {
+            let (items, next) = match page(Part { limit, from: from.clone(), bare }).await {
                 Err(failed)
-                    if limit > 1 && failed.kind == FailKind::NoAnswer && failed.fault.class == Class::Service =>
+                    if (limit > 1 || bares && !bare)
+                        && failed.kind == FailKind::NoAnswer
+                        && failed.fault.class == Class::Service =>
                 {
-                    limit = (limit / 8).max(1);
+                    (limit, bare) = ((limit / 8).max(1), limit == 1);
                     continue;
                 }
                 page => page?,
             };
+            bare = false;
             if items.is_empty() {
                 // They are others', and nothing of them comes over the wire.
                 limit = limit.saturating_mul(8);
@@ -343,7 +412,7 @@ impl ReportsTable {
     pub async fn write_entries(&self, writes: &[EntryWrite]) -> Result<(), CallFailed> {
         let layout = self.layout().await?;
         for some in writes.chunks(TRANSACTION) {
-            self.transaction(some.iter().map(|write| self.put_entry(layout, write)).collect()).await?;
+            self.transaction(some.iter().map(|write| self.put_entry(layout, write)).collect(), None).await?;
         }
         Ok(())
     }
@@ -380,6 +449,18 @@ impl ReportsTable {
     }
 }
 
+/// Why a transaction was cancelled, by what each of its items came to. What is throttled says nothing about the others.
+fn cancelled_by(codes: &[&str], of_the_log: Option<usize>) -> Option<FailKind> {
+    let failed: Vec<usize> = (0..codes.len()).filter(|n| !matches!(codes[*n], "" | "None")).collect();
+    let throttled = |n: &usize| matches!(codes[*n], "ThrottlingError" | "ProvisionedThroughputExceeded");
+    match failed.as_slice() {
+        [] => None,
+        all if all.iter().all(throttled) => Some(FailKind::Throttled),
+        [line] if Some(*line) == of_the_log && codes[*line] == "ConditionalCheckFailed" => Some(FailKind::LogAhead),
+        _ => Some(FailKind::Conflict),
+    }
+}
+
 /// What an item takes on the wire, as JSON: its texts, with what has to be escaped in them.
 fn wire_size(item: &Item) -> usize {
     let text = |value: &AttributeValue| {
@@ -391,4 +472,27 @@ fn wire_size(item: &Item) -> usize {
 
 fn text_of<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A throttled transaction was written by nobody; a line that is there already is no other controller.
+    #[test]
+    fn a_cancelled_transaction_is_told_by_its_reasons() {
+        let (failed, none, slow) = ("ConditionalCheckFailed", "None", "ThrottlingError");
+        for (codes, of_the_log, kind) in [
+            (&[failed, none] as &[&str], Some(1), Some(FailKind::Conflict)),
+            (&[failed, failed], Some(1), Some(FailKind::Conflict)),
+            (&[none, failed, none], Some(1), Some(FailKind::LogAhead)),
+            (&[none, failed], None, Some(FailKind::Conflict)),
+            (&[none, slow], Some(1), Some(FailKind::Throttled)),
+            (&[slow, failed], Some(1), Some(FailKind::Conflict)),
+            (&[none, "TransactionConflict"], Some(1), Some(FailKind::Conflict)),
+            (&[], Some(1), None),
+        ] {
+            assert_eq!(cancelled_by(codes, of_the_log), kind, "{codes:?}");
+        }
+    }
 }

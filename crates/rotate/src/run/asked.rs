@@ -10,7 +10,7 @@ use super::{Controller, TRIES, contended};
 use crate::audit::{AuditEntry, AuditEvent};
 use crate::aws::{CallFailed, FailKind};
 use crate::facts::{HostName, KeyId, KeyPlace, KeyStatus, Waiver};
-use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, principal_entry};
+use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, ReportsPlace, Row, principal_entry};
 use crate::plan::{Action, Outcome};
 use crate::record::{ControlRecord, Roster, Wanted};
 
@@ -41,10 +41,11 @@ pub enum Ask {
     Unwaive {
         host: HostName,
     },
-    /// The principal that wrote last under this name owns it, what others wrote under it is deleted, and several hosts may write
-    /// under that principal.
+    /// Whoever writes under this name owns it, and several hosts may write under that principal. Where several write, `who` is the
+    /// principal or the `host_id` of the one that is meant; what the others wrote under it is deleted.
     Accept {
         host: HostName,
+        who: Option<String>,
     },
     /// A key that somebody deactivated, or that we did.
     Reactivate {
@@ -148,7 +149,7 @@ impl Controller {
                 let set = |_: &Read, entry: &mut RegistryEntry| entry.waiver = None;
                 self.register("unwaive", &host, None, set).await
             }
-            Ask::Accept { host } => self.accept(&host).await,
+            Ask::Accept { host, who } => self.accept(&host, who.as_deref()).await,
             Ask::Reactivate { key } => self.reactivate(&key).await,
             Ask::RemovePlace { place } => self.remove_place(&place).await,
         }
@@ -259,17 +260,21 @@ impl Controller {
         Err(contended())
     }
 
-    async fn accept(&mut self, host: &HostName) -> Result<Answer, Fault> {
+    async fn accept(&mut self, host: &HostName, who: Option<&str>) -> Result<Answer, Fault> {
+        if let ReportsPlace::Parameters(_) = self.place {
+            return Err(wrong(
+                "in Parameter Store each report is a parameter of its own, and there is nothing to accept",
+                "give each host a name of its own; what is left of one that is gone is a parameter with its name: delete that",
+            ));
+        }
         let fault = |failed: CallFailed| *failed.fault;
         let read: Read = self.place.read().await.map_err(fault)?;
         let mut rows: Vec<_> = read.rows.iter().filter(|row| row.written.report.host == host.as_str()).collect();
-        rows.sort_by_key(|row| row.written.at);
-        let Some(last) = rows.pop() else {
-            return Err(wrong(&format!("no host of the name {host} has written"), "see `relaykey-rotate hosts list`"));
-        };
+        // Which one wrote last is the hosts' own word, by their own clocks.
+        let last = rows.swap_remove(candidate(host, &rows, who)?);
         let principal = last.written.principal.clone();
         let owns = |_: &Read, entry: &mut RegistryEntry| entry.owner = Some(principal.clone());
-        let said = Some(format!("principal {principal}, instead of {} others", rows.len()));
+        let said = Some(format!("{}, instead of {} others", installation(last), rows.len()));
         let mut answer = self.register("accept", host, said, owns).await?;
         let others: Vec<_> = rows.iter().map(|row| row.item.clone()).collect();
         if !others.is_empty() {
@@ -317,6 +322,35 @@ impl Controller {
         let entry = AuditEntry::ended(&action, &Outcome::Done, "");
         self.write(&mut kept, record, Some(entry), None).await.map_err(fault)?;
         Ok(Answer::Done)
+    }
+}
+
+/// An installation that writes, by what tells it from another.
+fn installation(row: &Row) -> String {
+    let plain = |name: &str| relaykey_core::text::plain(name, 255);
+    format!("principal {} with host_id {}", plain(&row.written.principal), plain(&row.written.report.host_id))
+}
+
+/// Which of those that write under this name is meant.
+fn candidate(host: &HostName, rows: &[&Row], who: Option<&str>) -> Result<usize, Fault> {
+    let is_meant = |row: &Row| who.is_none_or(|who| row.written.principal == who || row.written.report.host_id == who);
+    let meant: Vec<usize> = (0..rows.len()).filter(|n| is_meant(rows[*n])).collect();
+    let list = || rows.iter().map(|row| installation(row)).collect::<Vec<_>>().join("; ");
+    let host = host.as_str();
+    match meant.as_slice() {
+        [one] => Ok(*one),
+        _ if rows.is_empty() => {
+            Err(wrong(&format!("no host of the name {host} has written"), "see `relaykey-rotate hosts list`"))
+        }
+        [] => Err(wrong(&format!("none of those that write as {host} is that one: {}", list()), "name one of them")),
+        _ => Err(wrong(
+            &format!("{} installations write as {host}: {}", rows.len(), list()),
+            &format!(
+                "find out which one is {host} (`relaykey status` on it says its host_id), and name it by that or by its principal: \
+                 `relaykey-rotate hosts accept {} WHO`; what the others wrote is deleted",
+                relaykey::host::trust::quoted(host)
+            ),
+        )),
     }
 }
 
@@ -368,5 +402,30 @@ mod tests {
         let told: Vec<_> = writes.iter().map(|w| (w.name.as_str(), w.after.on_roster, w.before.is_some())).collect();
         assert_eq!(told, [("mx2", true, true), ("mx3", true, false), ("left", false, true)]);
         assert!(writes.iter().all(|w| w.before.is_none() || w.after.owner.is_some()), "what is known else stays");
+    }
+
+    /// By its clock a host dates itself: nobody is taken for it by that.
+    #[test]
+    fn who_is_accepted_is_named_where_several_write() {
+        let row = |principal: &str, host_id: &str, at: &str| {
+            let report = serde_json::from_value(serde_json::json!({
+                "schema": "relaykey/report/v2", "id": "r1", "source": "s", "version": "v", "username": "u", "mode": "automatic", "credential": "ses", "host": "mx1", "host_id": host_id, "seq": 1, "at": at,
+                "agent": "relaykey", "outcome": "hello", "targets": [], "error": null, "approved_by": null, "previous_username": null,
+            }));
+            let at = at.parse::<Timestamp>().unwrap();
+            let written =
+                crate::evidence::Written { principal: principal.into(), at, report: report.expect("a report") };
+            Row { written, item: (principal.into(), format!("ses#{host_id}")) }
+        };
+        let host = HostName::new("mx1");
+        let (ours, forged) =
+            (row("AROA:i-1", "id1", "2026-03-02T08:00:00Z"), row("AIDA9", "id9", "2099-01-01T00:00:00Z"));
+        let rows = [&ours, &forged];
+        let refused = candidate(&host, &rows, None).unwrap_err();
+        assert!(refused.what.contains("AROA:i-1") && refused.what.contains("id9"), "{refused:?}");
+        assert_eq!(candidate(&host, &rows, Some("id1")).unwrap(), 0);
+        assert_eq!(candidate(&host, &rows, Some("AIDA9")).unwrap(), 1);
+        assert!(candidate(&host, &rows, Some("id7")).is_err() && candidate(&host, &[], None).is_err());
+        assert_eq!(candidate(&host, &[&ours], None).unwrap(), 0);
     }
 }

@@ -133,7 +133,10 @@ impl Controller {
 /// Whoever may not do it is told so before anything else is looked at; what comes else is that it makes no sense.
 fn right<T>(action: &'static str, asked: Result<T, CallFailed>) -> Right {
     let fault = asked.err().filter(|failed| {
-        !matches!(failed.kind, FailKind::NotFound | FailKind::Refused | FailKind::Conflict | FailKind::LimitExceeded)
+        !matches!(
+            failed.kind,
+            FailKind::NotFound | FailKind::Refused | FailKind::Conflict | FailKind::LogAhead | FailKind::LimitExceeded
+        )
     });
     Right { action, fault: fault.map(|failed| *failed.fault) }
 }

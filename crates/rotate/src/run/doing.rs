@@ -93,6 +93,7 @@ impl Controller {
         let Some(action) = look.decision.action.clone() else {
             let record = ControlRecord { next: look.decision.next, ..look.facts.record.clone() };
             let wrote = self.keep(kept, record, None).await?;
+            look.faults.extend((!wrote).then(written_in_between));
             return Ok(StepDone { look, wrote });
         };
         let wrote = self.act(kept, &action, &mut look, seen.as_ref(), decided, done).await?;
@@ -157,9 +158,18 @@ impl Controller {
             }
         };
         look.faults.extend(called.fault);
-        done.push((action.clone(), called.outcome.clone()));
+        // What is a note alone is done when it is written.
+        if calls(action) {
+            done.push((action.clone(), called.outcome.clone()));
+        }
         let entry = AuditEntry::ended(action, &called.outcome, &called.said);
-        self.ended(kept, action, &called.outcome, look, entry).await
+        let wrote = self.ended(kept, action, &called.outcome, look, entry).await?;
+        if !wrote {
+            look.faults.push(written_in_between());
+        } else if !calls(action) {
+            done.push((action.clone(), called.outcome));
+        }
+        Ok(wrote)
     }
 
     /// What came of it goes into the record as it stands there now: a person may have written it in between. Not if somebody else
@@ -235,9 +245,7 @@ impl Controller {
                     let token = token.expect("a secret takes one");
                     Called::of(secret.put(&token, &text, PENDING, until).await, |_| Outcome::Done)
                 }
-                (Some(Ok(text)), StoreAt::Parameter(at)) => {
-                    Called::of_a_put(at.put(&text, current(seen), until).await)
-                }
+                (Some(Ok(text)), StoreAt::Parameter(at)) => Called::of_a_put(at.put(&text, current(seen), until).await),
                 (None, _) => Called::failed(gone(&format!("version {from}"))),
             },
             Action::LogIn { key, .. } => self.log_in(key, facts, seen).await,
@@ -433,7 +441,7 @@ fn grown_old() -> Fault {
 }
 
 fn written_in_between() -> Fault {
-    let what = "somebody wrote the control record while this was decided: it was dropped";
+    let what = "somebody wrote the control record in between: what was decided, or came of it, is not in it";
     Fault::new(Class::ChangedMeanwhile, what, "nothing: everything is looked at anew").temporary()
 }
 

@@ -10,7 +10,9 @@ use crate::aws::store::Seen;
 use crate::aws::{CallFailed, FailKind, payload};
 use crate::config::Form;
 use crate::evidence;
-use crate::facts::{CURRENT, Facts, Further, Gap, KeyId, KeyPlace, PENDING, Part, Store, StoreKind, Version, VersionId};
+use crate::facts::{
+    CURRENT, Facts, Further, Gap, KeyId, KeyPlace, PENDING, Part, Store, StoreKind, Version, VersionId,
+};
 use crate::hosts::Read;
 use crate::plan::plan;
 use crate::record::{self, ControlRecord};

@@ -63,6 +63,19 @@ fn a_name_in_a_report_is_one_word_of_what_is_pasted() {
     assert!(commands >= 6, "{commands}");
 }
 
+/// Whoever can write a report chooses the region in it, too: a line of rotate.toml is not theirs to write.
+#[test]
+fn a_region_of_a_report_is_printed_where_it_could_be_one() {
+    let host = crate::facts::HostName::new("mx1");
+    let refused = |region: &str| Refusal::RegionRefused { host: host.clone(), region: region.into() };
+    assert!(refused("us-east-1").fix().contains("email-smtp.us-east-1.amazonaws.com"));
+    for region in ["x\"\n[lab]\nallow_short = true", "", "evil.example#", "`id`", "US-EAST-1"] {
+        let said = format!("{} {}", refused(region).words(), refused(region).fix());
+        assert!(region.is_empty() || !said.contains(region), "{said}");
+        assert!(!said.contains("endpoint ="), "{said}");
+    }
+}
+
 /// Not the first one: whoever pastes it there changes what is in order.
 #[test]
 fn what_is_wrong_in_a_further_place_names_that_place() {
