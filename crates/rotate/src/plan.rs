@@ -223,6 +223,10 @@ fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     if look.unseen_part(&Part::Fleet) || look.pending.is_some() || look.facts.unstored.is_some() {
         return None;
     }
+    // Told by rule 7a. What hosts are given now may be another one's key: whose it is, a person says first.
+    if look.record.published.is_some() && !retire::published_is_current(look.facts) {
+        return None;
+    }
     if let Some(creating) = look.record.creating_now(look.now) {
         return wait(Reason::BeingMade { until: creating.until });
     }

@@ -25,6 +25,9 @@ pub struct ControlRecord {
     /// Of the format: 1.
     pub schema: u32,
     pub credential: String,
+    /// There was no audit log when this was begun: no record was lost, and no rotation of ours is to be gone on with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_first: bool,
     /// Counts the holders: a write names the one it was made under.
     pub fence: u64,
     pub lease: Option<Lease>,
@@ -93,7 +96,7 @@ pub struct Backoff {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Creating {
     pub at: Timestamp,
-    /// Of the maker's lease: who made it may store it until then.
+    /// Of the maker's lease: who made it may store it until then. Without a key: its call goes out until then.
     pub until: Timestamp,
     /// `None`: what became of the call is not known.
     pub key: Option<KeyId>,
@@ -189,6 +192,9 @@ pub struct Revoked {
     pub reason: String,
 }
 
+/// How far IAM's clock and ours may be apart.
+const SKEW: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+
 /// Somebody else holds the lease.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is at work until {}", .0.holder, .0.until)]
@@ -202,6 +208,7 @@ impl ControlRecord {
         Self {
             schema: Self::SCHEMA,
             credential: credential.into(),
+            is_first: false,
             fence: 0,
             lease: None,
             next: None,
@@ -366,8 +373,7 @@ fn strike(facts: &mut Facts, now: Timestamp) {
 impl Creating {
     /// Could a key that was created then have been made by this?
     pub fn fits(&self, created: Timestamp) -> bool {
-        let skew = jiff::SignedDuration::from_secs(5);
-        created >= self.at - skew && created <= self.until
+        created >= self.at - SKEW && created <= self.until
     }
 }
 
@@ -384,7 +390,9 @@ fn recover(facts: &mut Facts, now: Timestamp) {
     match &record.published {
         None => {
             let previous = facts.store.labelled(PREVIOUS).and_then(|version| version.key());
-            let old = previous.filter(there).filter(|key| Some(*key) != current_key).cloned();
+            // Where no record was lost, that key is a person's: nobody asked for its end.
+            let old =
+                previous.filter(|_| !record.is_first).filter(there).filter(|key| Some(*key) != current_key).cloned();
             let pending = facts.store.labelled(PENDING).filter(|pending| Some(&pending.id) != current.map(|v| &v.id));
             let known = current_key.filter(there).is_some() && pending.is_none();
             let new = if known { published(now) } else { None };
@@ -470,8 +478,8 @@ impl ControlRecord {
     pub fn begin(&mut self, action: &Action, version: Option<VersionId>, now: Timestamp) {
         match action {
             Action::Create => {
-                let until = self.lease.as_ref().map_or(now, |lease| lease.until);
-                self.creating.push(Creating { at: now, until, key: None });
+                // As long as its call may go out: whoever is killed holds no key, and one of later is another's.
+                self.creating.push(Creating { at: now, until: now + DECISION_HOLDS + SKEW, key: None });
             }
             Action::Put { key, publishes: true } | Action::Republish { key, .. } => {
                 self.promoting = Some(Promoting { version, key: key.clone() });
@@ -503,8 +511,9 @@ impl ControlRecord {
     pub fn done(&mut self, action: &Action, outcome: &Outcome, facts: &Facts, policy: &Policy, now: Timestamp) {
         match (action, outcome) {
             (Action::Create, Outcome::Created(key)) => {
+                let lease = self.lease.as_ref().map_or(now, |lease| lease.until);
                 if let Some(creating) = self.creating.last_mut() {
-                    creating.key = Some(key.clone());
+                    (creating.key, creating.until) = (Some(key.clone()), lease);
                 }
                 self.made.push(Made { key: key.clone(), at: now });
             }
@@ -637,9 +646,10 @@ impl ControlRecord {
         // A record that was lost knows the one before from the store alone.
         let current = facts.store.labelled(CURRENT).filter(|current| current.id != *version);
         let before = current.or_else(|| facts.store.labelled(PREVIOUS)).and_then(|before| before.key());
-        let before = self.published.as_ref().map(|published| &published.key).or(before);
-        // Never the key that is published now; and where the one before is gone, the older one is still to go.
-        let before = before.filter(|before| *before != key && facts.key(before).is_some()).cloned();
+        // Never the key that is published now; nor one that is gone: then it is the one that hosts were given instead. Where there is
+        // none either, the older one is still to go.
+        let mut known = self.published.iter().map(|published| &published.key).chain(before);
+        let before = known.find(|before| **before != *key && facts.key(before).is_some()).cloned();
         let older = self.old.take().filter(|old| old != key);
         self.old = before.or(older);
         self.published = Some(Published { version: version.clone(), key: key.clone(), at: now });

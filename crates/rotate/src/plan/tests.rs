@@ -790,3 +790,18 @@ fn a_label_of_a_parameter_that_is_not_on_the_published_key_keeps_the_old_one_ali
     let put = Refusal::LabelMoved { kind: StoreKind::ParameterStore, current: Some(VersionId::new("3")) };
     assert!(put.words().contains("put version 3 of the parameter") && !put.fix().contains("AWSCURRENT"));
 }
+
+/// Whose the key is that hosts are given now, a person says first.
+#[test]
+fn no_key_is_made_where_somebody_moved_the_label() {
+    let mut facts = facts();
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    (facts.record.old, facts.record.deactivated) = (None, Vec::new());
+    facts.keys = vec![key("NEW", KeyStatus::Active)];
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    facts.keys = vec![key("THEIRS", KeyStatus::Active)];
+    facts.store.versions = vec![version("v3", "THEIRS", CURRENT)];
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!(decision.action, None);
+    assert!(classes(&decision).contains(&"label-moved"), "{decision:?}");
+}

@@ -184,13 +184,14 @@ fn a_create_that_nobody_answered_may_arrive_for_a_minute_however_often_is_looked
     let mut record = ControlRecord::new("ses");
     record.take("a", None, &policy(), now()).unwrap();
     record.begin(&Action::Create, None, now());
-    let lease = now() + mins(5);
+    // As long as its call may go out.
+    let lease = now() + SignedDuration::from_secs(65);
     // Killed there: it is as it was begun, and no look makes it longer.
     for minute in 1..20 {
         record.take("a", None, &policy(), now() + mins(minute)).unwrap();
         assert_eq!(record.creating[0].until, lease, "after {minute} min");
     }
-    assert!(record.creating_now(now() + mins(6)).is_none() && !record.creating[0].fits(now() + mins(6)));
+    assert!(record.creating_now(now() + mins(2)).is_none() && !record.creating[0].fits(now() + mins(2)));
     // A key that is held is renewed with the lease.
     let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
     let mut made = record.clone();
@@ -388,4 +389,80 @@ fn the_places_of_a_rotation_stay_until_a_person_removes_them() {
     look(&mut facts, 6);
     assert_eq!((known(&facts), facts.first_before()), (of([("c", true), ("a", true)]), None));
     assert_eq!(facts.record.complete_at, None);
+}
+
+/// Whoever made it may store it as long as they hold the lease.
+#[test]
+fn a_key_that_was_made_is_kept_for_as_long_as_the_lease() {
+    let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    record.begin(&Action::Create, None, now());
+    record.done(&Action::Create, &Outcome::Created(key.clone()), &facts(Vec::new(), &record), &policy(), now());
+    assert_eq!(record.creating, [Creating { at: now(), until: now() + mins(5), key: Some(key) }]);
+}
+
+fn version(id: &str, key: &str, label: &str) -> crate::facts::Version {
+    let (id, value) = (VersionId::new(id), crate::facts::Value::Login(KeyId::new(key)));
+    crate::facts::Version { id, created: now(), labels: vec![label.into()], value }
+}
+
+/// These two keys, the first of which was published before the second.
+fn with_two_keys(record: &ControlRecord) -> Facts {
+    let keys = ["OLD", "NEW"].map(|id| key(&KeyId::new(id), KeyStatus::Active));
+    let mut facts = facts(keys.to_vec(), record);
+    facts.store.versions = vec![version("v1", "OLD", PREVIOUS), version("v2", "NEW", CURRENT)];
+    facts
+}
+
+/// At the first look ever nobody has asked for a rotation: the other key is a person's.
+#[test]
+fn only_a_record_that_was_lost_takes_the_key_before_for_an_old_one() {
+    let lost = ControlRecord::new("ses");
+    let first = ControlRecord { is_first: true, ..lost.clone() };
+    let old = |record| look(&with_two_keys(&record), &policy(), now());
+    assert_eq!(old(lost).old, Some(KeyId::new("OLD")));
+    let first = old(first);
+    assert_eq!((first.old.clone(), first.published.is_some()), (None, true));
+    let mut facts = with_two_keys(&first);
+    facts.record.take("a", None, &policy(), now()).unwrap();
+    let decision = crate::plan::plan(&facts, &policy(), now());
+    let told: Vec<_> = decision.refusals.iter().map(crate::refusal::Refusal::class).collect();
+    assert_eq!((decision.action, told), (None, vec!["unexplained-key"]));
+}
+
+/// A person gave hosts another key and deleted the published one: it is theirs that comes before the next.
+#[test]
+fn the_key_before_is_the_one_that_hosts_were_given() {
+    let mut record = ControlRecord::new("ses");
+    record.published = Some(Published { version: VersionId::new("v1"), key: KeyId::new("GONE"), at: now() });
+    let publish = |keys: &[&str]| {
+        let mut facts = with_two_keys(&record);
+        facts.store.versions = vec![version("v2", "THEIRS", CURRENT), version("v3", "NEW", PENDING)];
+        facts.keys = keys.iter().map(|id| key(&KeyId::new(*id), KeyStatus::Active)).collect();
+        let action = Action::Promote { from: None, version: VersionId::new("v3"), key: KeyId::new("NEW") };
+        let mut record = record.clone();
+        record.done(&action, &Outcome::Done, &facts, &policy(), now());
+        record.old
+    };
+    assert_eq!(publish(&["THEIRS", "NEW"]), Some(KeyId::new("THEIRS")));
+    assert_eq!(publish(&["GONE", "NEW"]), Some(KeyId::new("GONE")));
+    assert_eq!(publish(&["NEW"]), None);
+}
+
+/// A person vouched for that host; it is no reason to begin anew for ever.
+#[test]
+fn a_confirmation_that_is_dated_ahead_begins_no_clock_anew() {
+    let standing = |minutes| crate::facts::Standing {
+        version: VersionId::new("v2"),
+        key: KeyId::new("NEW"),
+        at: now() + mins(minutes),
+        proof: crate::facts::Proved::True,
+    };
+    let of = |clock_ahead, minutes| {
+        let host = crate::facts::Host { clock_ahead, standing: Some(standing(minutes)), ..host("mx1") };
+        retire::confirmed_since(&with_fleet(&ControlRecord::new("ses"), vec![host]), now())
+    };
+    assert!(of(false, 1) && !of(false, -1));
+    assert!(!of(true, 60 * 24 * 9));
 }
