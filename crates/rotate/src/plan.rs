@@ -321,6 +321,12 @@ impl RuleInput<'_> {
         self.status(key) == Some(KeyStatus::Inactive) && self.record.deactivated_by_us(key).is_some()
     }
 
+    /// It is listed as Active, and we deactivated it: until when nobody knows whether that is an old list, or somebody brought it back.
+    fn listed_late(&self, key: &KeyId) -> Option<Timestamp> {
+        let dead = self.record.deactivated_by_us(key).filter(|dead| !dead.unanswered)?;
+        Some(dead.at + self.policy.listed_late).filter(|_| self.status(key) == Some(KeyStatus::Active))
+    }
+
     /// The published key is Inactive, and not by us.
     fn deactivated_by_hand(&self) -> Option<&KeyId> {
         let inactive = self.current_key.filter(|key| self.status(key) == Some(KeyStatus::Inactive))?;
@@ -407,7 +413,8 @@ impl RuleInput<'_> {
             None => creating.fits(key.created),
         });
         let by_us = key.status == KeyStatus::Active || self.inactive_by_us(&key.id) || self.record.is_revoked(&key.id);
-        made && by_us && !self.named(&key.id) && self.unused(key)
+        let needed = self.record.switched_on.contains(&key.id);
+        made && by_us && !needed && !self.named(&key.id) && self.unused(key)
     }
 
     /// But for logins of our own.
@@ -421,12 +428,13 @@ impl RuleInput<'_> {
 
     /// What is known of who uses a key. That nothing does is only said where everything was seen that would tell.
     fn known_use(&self, id: &KeyId) -> KnownUse {
-        let Some(key) = self.facts.key(id).filter(|key| key.status == KeyStatus::Active) else {
-            return KnownUse::Inactive;
-        };
+        // Also of one that is Inactive: that host misses it.
         if let Some(host) = self.facts.fleet.iter().find(|host| names(host, id)) {
             return KnownUse::Named { host: host.name.clone() };
         }
+        let Some(key) = self.facts.key(id).filter(|key| key.status == KeyStatus::Active) else {
+            return KnownUse::Inactive;
+        };
         let unreadable = self.facts.store.versions.iter().any(|version| version.value == Value::Unreadable);
         // IAM tells late; and whoever has a key that is not published is not seen where nothing is.
         let tells = self.current_key.is_some() && !unreadable && key.created + self.policy.last_use_lag <= self.now;
@@ -444,7 +452,10 @@ impl RuleInput<'_> {
         let key = self.facts.keys.iter().find(|k| Some(&k.id) != self.current_key && self.is_leftover(k))?;
         let (id, why, reason) = (key.id.clone(), WhyGone::Leftover, Reason::Leftover(key.id.clone()));
         if key.status == KeyStatus::Active {
-            return act(Action::Deactivate { key: id, why }, reason);
+            return match self.listed_late(&id) {
+                Some(until) => wait(Reason::Settles { until }),
+                None => act(Action::Deactivate { key: id, why }, reason),
+            };
         }
         let until = self.record.deactivated_by_us(&key.id)?.at + LEFTOVER;
         if until <= self.now {

@@ -62,6 +62,12 @@ pub struct ControlRecord {
     pub own_logins: Vec<OwnLogin>,
     /// Keys that we deactivated, or were about to.
     pub deactivated: Vec<Deactivated>,
+    /// Keys that were brought back after that, by whoever: somebody needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub switched_on: Vec<KeyId>,
+    /// Keys that this record knows, and that IAM did not list at the last look.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
     pub proved_dead: Option<ProvedDead>,
     pub roster: Roster,
     /// Hosts for which a key was brought back.
@@ -157,6 +163,15 @@ pub struct OwnLogin {
 pub struct Deactivated {
     pub key: KeyId,
     pub at: Timestamp,
+    /// Nobody knows yet that it came about.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unanswered: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub key: KeyId,
+    pub since: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -225,6 +240,8 @@ impl ControlRecord {
             intention: None,
             own_logins: Vec::new(),
             deactivated: Vec::new(),
+            switched_on: Vec::new(),
+            missing: Vec::new(),
             proved_dead: None,
             roster: Roster::default(),
             trouble: Vec::new(),
@@ -296,11 +313,11 @@ pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     list_late(facts, now);
     if facts.gaps.iter().any(|gap| !matches!(gap.part, Part::Further(_))) {
         if facts.gaps.iter().all(|gap| gap.part != Part::Keys) {
-            disown(facts, now);
+            disown(facts, policy, now);
         }
         return;
     }
-    strike(facts, now);
+    strike(facts, policy, now);
     recover(facts, now);
     places(facts);
     seal(facts, policy, now);
@@ -335,19 +352,54 @@ pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
     facts.record
 }
 
-/// Of a key that was seen Active, whoever deactivates it next is not us.
-fn disown(facts: &mut Facts, now: Timestamp) {
-    let keys = &facts.keys;
-    let status = |key: &KeyId| keys.iter().find(|k| k.id == *key).map(|k| k.status);
-    // A call that nobody answered may still arrive.
-    let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && status(&d.key).is_some();
-    facts.record.deactivated.retain(|d| status(&d.key) == Some(KeyStatus::Inactive) || may_arrive(d));
+/// Notes which keys of this record IAM does not list. One look says nothing: what it lists may be old.
+fn miss(facts: &mut Facts, now: Timestamp) {
+    let record = &facts.record;
+    let known = record.old.iter().chain(record.intention.iter().map(|intention| &intention.key));
+    let known = known.chain(record.deactivated.iter().map(|d| &d.key)).chain(record.revoked.iter().map(|r| &r.key));
+    let known = known.chain(record.own_logins.iter().map(|own| &own.key)).chain(&record.switched_on);
+    let known = known.chain(record.creating.iter().filter_map(|creating| creating.key.as_ref()));
+    let unlisted: BTreeSet<&KeyId> = known.filter(|key| facts.key(key).is_none()).collect();
+    let since = |key: &KeyId| record.missing.iter().find(|missing| missing.key == *key).map_or(now, |m| m.since);
+    facts.record.missing = unlisted.into_iter().map(|key| Missing { key: key.clone(), since: since(key) }).collect();
 }
 
-fn strike(facts: &mut Facts, now: Timestamp) {
-    disown(facts, now);
+/// It was not listed for so short a time that it may be there.
+fn may_be_there(missing: &[Missing], key: &KeyId, policy: &Policy, now: Timestamp) -> bool {
+    missing.iter().any(|missing| missing.key == *key && missing.since + policy.listed_late > now)
+}
+
+/// Of a key that was seen Active, whoever deactivates it next is not us; and whoever brought it back needs it.
+fn disown(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    miss(facts, now);
+    let keys = &facts.keys;
+    let status = |key: &KeyId| keys.iter().find(|k| k.id == *key).map(|k| k.status);
+    let record = &mut facts.record;
+    for dead in record.deactivated.iter_mut().filter(|dead| status(&dead.key) == Some(KeyStatus::Inactive)) {
+        dead.unanswered = false;
+    }
+    let (stands, over): (Vec<_>, Vec<_>) = record.deactivated.iter().cloned().partition(|d| match status(&d.key) {
+        Some(KeyStatus::Inactive) => true,
+        // A call that nobody answered may still arrive; and one that was answered is not listed at once.
+        Some(KeyStatus::Active) => d.at + if d.unanswered { LEASE_MARGIN } else { policy.listed_late } > now,
+        None => may_be_there(&record.missing, &d.key, policy, now),
+    });
+    record.deactivated = stands;
+    for Deactivated { key, unanswered, .. } in over {
+        if status(&key) != Some(KeyStatus::Active) || record.deactivated_by_us(&key).is_some() {
+            continue;
+        }
+        record.brought_back(&key);
+        // As far as anybody knows it was Active all the time.
+        record.switched_on.retain(|on| !unanswered || *on != key);
+    }
+}
+
+fn strike(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    disown(facts, policy, now);
     let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
-    let is_there = |key: &KeyId| status(key).is_some();
+    let missing = facts.record.missing.clone();
+    let is_there = |key: &KeyId| status(key).is_some() || may_be_there(&missing, key, policy, now);
     let inactive = |key: &KeyId| status(key) == Some(KeyStatus::Inactive);
     let record = &mut facts.record;
     record.old.take_if(|old| !is_there(old));
@@ -355,6 +407,7 @@ fn strike(facts: &mut Facts, now: Timestamp) {
     record.own_logins.retain(|own| is_there(&own.key));
     record.proved_dead.take_if(|dead| !inactive(&dead.key));
     record.revoked.retain(|revoked| is_there(&revoked.key));
+    record.switched_on.retain(|on| is_there(on));
     let (published, old) = (record.published.clone(), record.old.clone());
     let keys = &facts.keys;
     record.creating.retain(|creating| match &creating.key {
@@ -571,7 +624,8 @@ impl ControlRecord {
             }
             (Action::Deactivate { key, .. }, _) => {
                 self.deactivated.retain(|d| d.key != *key);
-                self.deactivate(key, now);
+                self.switched_on.retain(|on| on != key);
+                self.deactivated.push(Deactivated { key: key.clone(), at: now, unanswered: false });
             }
             (Action::RecordProvedDead { key }, _) => {
                 let endpoints = policy.endpoints.clone();
@@ -624,16 +678,18 @@ impl ControlRecord {
         (self.complete_at, self.intention) = (None, None);
     }
 
-    /// It is Active again, by us: somebody needs it, so that the clocks of its end begin anew.
+    /// It is Active again, by whoever: somebody needs it, so that the clocks of its end begin anew.
     pub fn brought_back(&mut self, key: &KeyId) {
         self.deactivated.retain(|d| d.key != *key);
+        self.switched_on.retain(|on| on != key);
+        self.switched_on.push(key.clone());
         self.proved_dead.take_if(|dead| dead.key == *key);
         (self.complete_at, self.intention) = (None, None);
     }
 
     /// Beside what is known of an earlier call, which may have been ours although this one fails.
     fn deactivate(&mut self, key: &KeyId, now: Timestamp) {
-        self.deactivated.push(Deactivated { key: key.clone(), at: now });
+        self.deactivated.push(Deactivated { key: key.clone(), at: now, unanswered: true });
     }
 
     fn back_off(&mut self, key: &KeyId, now: Timestamp) {

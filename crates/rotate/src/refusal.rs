@@ -46,6 +46,10 @@ pub enum Refusal {
     DeactivatedByHand {
         key: KeyId,
     },
+    /// We deactivated it, and somebody switched it on again: its clocks began anew.
+    BroughtBack {
+        key: KeyId,
+    },
     NoHosts,
     /// `expect: None`: nobody sealed it. `counted`: those that are silent, or never wrote, too.
     RosterOpen {
@@ -273,7 +277,8 @@ impl Refusal {
     pub fn waits_for(&self) -> WaitsFor {
         use Refusal::*;
         match self {
-            Grace { .. }
+            BroughtBack { .. }
+            | Grace { .. }
             | Observe { .. }
             | Throttled
             | NoAnswer { .. }
@@ -347,6 +352,7 @@ impl Refusal {
         let further = || Part::Further(place());
         vec![
             DeactivatedByHand { key: k() },
+            BroughtBack { key: k() },
             NoHosts,
             RosterOpen { heard: 0, counted: 0, expect: None },
             RosterOpen { heard: 2, counted: 2, expect: None },

@@ -88,6 +88,7 @@ impl Refusal {
         use Refusal::*;
         match self {
             DeactivatedByHand { .. } => "deactivated-by-hand",
+            BroughtBack { .. } => "brought-back",
             NoHosts => "no-hosts",
             RosterOpen { .. } => "roster-open",
             HostUnconfirmed { .. } => "host-unconfirmed",
@@ -146,6 +147,9 @@ impl Refusal {
         use Refusal::*;
         match self {
             DeactivatedByHand { key } => format!("somebody else deactivated {key}"),
+            BroughtBack { key } => {
+                format!("{key} was deactivated and is active again: whoever did that needs it, and its time began anew")
+            }
             NoHosts => "no host has reported yet".into(),
             RosterOpen { heard, expect: None, .. } => {
                 format!("nobody has said how many hosts there are; {heard} reported so far")
@@ -286,6 +290,9 @@ impl Refusal {
             DeactivatedByHand { key } => format!(
                 "if it was stolen, leave it so, and `{us} run` makes and publishes another one; else `{us} reactivate {key}`"
             ),
+            BroughtBack { key } => {
+                format!("find what needs {key}, and give it the published key; if nothing does, it goes on by itself")
+            }
             NoHosts => format!(
                 "install relaykey on the mail servers, with a [[report]] to {}; `{us} check` says if hosts report there under \
                  another name than this credential's",

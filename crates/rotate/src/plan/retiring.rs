@@ -32,10 +32,16 @@ fn clocks(look: &RuleInput) -> Option<jiff::Timestamp> {
 /// be deactivated. The intention is written, everything is looked at again, it logs in once more, and then it goes.
 pub(super) fn rule_10(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let old = old(look, KeyStatus::Active)?;
+    if look.record.switched_on.contains(&old.id) {
+        refusals.push(Refusal::BroughtBack { key: old.id.clone() });
+    }
     let stops = stops(look, old);
     if !stops.is_empty() {
         add(refusals, stops);
         return None;
+    }
+    if let Some(until) = look.listed_late(&old.id) {
+        return wait(Reason::Settles { until });
     }
     let until = clocks(look)?;
     if until > look.now {

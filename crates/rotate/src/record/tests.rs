@@ -234,7 +234,7 @@ fn a_deactivation_that_failed_is_not_ours() {
     assert_eq!(record.deactivated_by_us(&id).map(|d| d.at), Some(second));
     // Done: known once, and since then.
     ended(&mut record, Outcome::Done, second);
-    assert_eq!(record.deactivated, [Deactivated { key: id.clone(), at: second }]);
+    assert_eq!(record.deactivated, [Deactivated { key: id.clone(), at: second, unanswered: false }]);
 }
 
 /// IAM tells it as a use of the key: nobody else is to be blamed for it.
@@ -465,4 +465,67 @@ fn a_confirmation_that_is_dated_ahead_begins_no_clock_anew() {
     };
     assert!(of(false, 1) && !of(false, -1));
     assert!(!of(true, 60 * 24 * 9));
+}
+
+/// What IAM lists may be ten minutes old.
+#[test]
+fn a_key_is_gone_when_it_was_not_listed_for_ten_minutes() {
+    let old = KeyId::new("OLD");
+    let mut record = ControlRecord::new("ses");
+    (record.old, record.revoked) = (Some(old.clone()), Vec::new());
+    record.deactivated = vec![Deactivated { key: old.clone(), at: now() - mins(90), unanswered: false }];
+    record.creating = vec![Creating { at: now() - mins(900), until: now() - mins(895), key: Some(KeyId::new("LEFT")) }];
+    let seen = |record: &ControlRecord, ids: &[&str], minutes| {
+        let keys = ids.iter().map(|id| key(&KeyId::new(*id), KeyStatus::Inactive)).collect();
+        look(&facts(keys, record), &policy(), now() + mins(minutes))
+    };
+    let knows = |record: &ControlRecord| {
+        (record.old.is_some(), record.deactivated_by_us(&old).is_some(), record.creating.len())
+    };
+    let mut once = seen(&record, &[], 0);
+    assert_eq!(knows(&once), (true, true, 1));
+    once = seen(&once, &[], 9);
+    assert_eq!(knows(&once), (true, true, 1));
+    // Listed again: it was an old list.
+    let listed = seen(&once, &["OLD", "LEFT"], 9);
+    assert_eq!((knows(&listed), listed.missing.len()), ((true, true, 1), 0));
+    assert_eq!(knows(&seen(&listed, &[], 11)), (true, true, 1));
+    assert_eq!(knows(&seen(&once, &[], 10)), (false, false, 0));
+    // With the store unseen it is the same list.
+    let mut blind = facts(Vec::new(), &once);
+    blind.gaps = vec![crate::facts::Gap { part: Part::Store, why: crate::facts::WhyUnseen::NoAnswer }];
+    assert_eq!(knows(&look(&blind, &policy(), now() + mins(9))), (true, true, 1));
+}
+
+/// For ten minutes it may be an old list; after that somebody switched it on again, and needs it.
+#[test]
+fn a_deactivated_key_that_is_active_again_is_somebodys_who_needs_it() {
+    let old = KeyId::new("OLD");
+    let action = Action::Deactivate { key: old.clone(), why: crate::plan::WhyGone::Retired };
+    let mut record = ControlRecord::new("ses");
+    (record.old, record.complete_at) = (Some(old.clone()), Some(now() - mins(9000)));
+    record.intention = Some(Intention { key: old.clone(), at: now() - mins(2), logged_in: true });
+    record.begin(&action, None, now());
+    record.done(&action, &Outcome::Done, &facts(Vec::new(), &record), &policy(), now());
+    let disowned = |record: &ControlRecord, status, minutes| {
+        let mut facts = facts(vec![key(&old, status)], record);
+        facts.gaps = vec![crate::facts::Gap { part: Part::Store, why: crate::facts::WhyUnseen::NoAnswer }];
+        look(&facts, &policy(), now() + mins(minutes))
+    };
+    let late = disowned(&record, KeyStatus::Active, 9);
+    assert_eq!((late.deactivated_by_us(&old).is_some(), late.complete_at.is_some()), (true, true));
+    assert!(disowned(&late, KeyStatus::Inactive, 11).deactivated_by_us(&old).is_some(), "it was an old list");
+    let anew = disowned(&record, KeyStatus::Active, 10);
+    assert!(anew.deactivated_by_us(&old).is_none());
+    assert_eq!((anew.complete_at, anew.intention.clone(), anew.switched_on), (None, None, vec![old.clone()]));
+    // One that nobody answered, and that never was seen Inactive: its time begins anew, and nobody is known to need it.
+    record.deactivated[0].unanswered = true;
+    let anew = disowned(&record, KeyStatus::Active, 1);
+    assert_eq!((anew.deactivated.len(), anew.complete_at, anew.switched_on.len()), (0, None, 0));
+    let seen = disowned(&record, KeyStatus::Inactive, 0);
+    assert!(!seen.deactivated[0].unanswered);
+    assert_eq!(disowned(&seen, KeyStatus::Active, 10).switched_on, [old]);
+    // One of an earlier release was answered.
+    let before: Deactivated = serde_json::from_str(r#"{"key":"OLD","at":"2026-03-02T08:00:00Z"}"#).unwrap();
+    assert!(!before.unanswered);
 }

@@ -17,7 +17,7 @@ async fn deactivated(lab: &Lab) -> (Controller, Kept, KeyId) {
     let record = ControlRecord {
         old: Some(key.clone()),
         published: Some(Published { version: VersionId::new("v2"), key: KeyId::new("NEW"), at: now }),
-        deactivated: vec![Deactivated { key: key.clone(), at: now }],
+        deactivated: vec![Deactivated { key: key.clone(), at: now, unanswered: false }],
         complete_at: Some(now),
         intention: Some(Intention { key: key.clone(), at: now, logged_in: true }),
         ..kept.record.clone()
