@@ -484,7 +484,10 @@ impl RuleInput<'_> {
         }
         let neither = self.unseen_part(&Part::Store) && self.unseen_part(&Part::Fleet);
         let nothing = neither && self.facts.further.is_empty();
-        lease.is_none() || self.unseen_part(&Part::Keys) || nothing
+        let before = self.facts.user_before();
+        let is = || self.facts.user.clone();
+        refusals.extend(before.map(|user| Refusal::WrongUser { user: user.clone(), is: is() }));
+        lease.is_none() || before.is_some() || self.unseen_part(&Part::Keys) || nothing
     }
 
     /// The last look at an action before it is given out: no counted host that is known to log in with a key loses it.

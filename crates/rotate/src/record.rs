@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{
-    CURRENT, Facts, HostName, Key, KeyId, KeyPlace, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId,
+    CURRENT, Facts, HostName, IamUser, Key, KeyId, KeyPlace, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId,
 };
 use crate::plan::{Action, Outcome, Purpose};
 use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, LISTED_LATE, Policy, USE_SLACK};
@@ -28,6 +28,9 @@ pub struct ControlRecord {
     /// There was no audit log when this was begun: no record was lost, and no rotation of ours is to be gone on with.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_first: bool,
+    /// Whose the published key was seen to be: nothing that is said of another one's keys changes anything here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<IamUser>,
     /// Counts the holders: a write names the one it was made under.
     pub fence: u64,
     pub lease: Option<Lease>,
@@ -189,6 +192,12 @@ pub struct Roster {
     pub expect: Option<usize>,
     pub by: Option<String>,
     pub sealed_at: Option<Timestamp>,
+    /// The number that it was sealed with, or a larger one that the configuration had then: a person's word was about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_with: Option<usize>,
+    /// A number of the configuration that is larger still: so many are waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised: Option<usize>,
     pub names: Vec<HostName>,
 }
 
@@ -224,6 +233,7 @@ impl ControlRecord {
             schema: Self::SCHEMA,
             credential: credential.into(),
             is_first: false,
+            user: None,
             fence: 0,
             lease: None,
             next: None,
@@ -310,6 +320,9 @@ impl ControlRecord {
 /// Takes in what one look saw: strikes from the record what is no longer so, then keeps its clocks. What could not be seen
 /// changes nothing.
 pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    if facts.user_before().is_some() {
+        return;
+    }
     list_late(facts, now);
     if facts.gaps.iter().any(|gap| !matches!(gap.part, Part::Further(_))) {
         if facts.gaps.iter().all(|gap| gap.part != Part::Keys) {
@@ -319,6 +332,7 @@ pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     }
     strike(facts, policy, now);
     recover(facts, now);
+    pin(facts);
     places(facts);
     seal(facts, policy, now);
     // Whether all have moved is not known then: neither that they have, nor that they have not.
@@ -461,6 +475,15 @@ fn recover(facts: &mut Facts, now: Timestamp) {
     }
 }
 
+/// The user is noted that has the published key.
+fn pin(facts: &mut Facts) {
+    if facts.record.published.as_ref().is_some_and(|published| facts.key(&published.key).is_some()) {
+        let account = facts.record.user.take().and_then(|user| user.account);
+        let account = facts.user.account.clone().or(account);
+        facts.record.user = Some(IamUser { account, ..facts.user.clone() });
+    }
+}
+
 /// The places are noted, and what each gives that is published: whatever else it gives later, somebody moved it. Which one is the
 /// first may change between two rotations.
 fn places(facts: &mut Facts) {
@@ -490,9 +513,17 @@ fn places(facts: &mut Facts) {
 fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     let heard = retire::heard_of(facts, now);
     let configured = Some(policy.expected_hosts).filter(|expected| *expected > 0);
-    let roster = &facts.record.roster;
-    if roster.sealed_at.is_none() && roster.expect.or(configured).is_some_and(|expect| expect > 0 && heard >= expect) {
-        facts.record.roster.sealed_at = Some(now);
+    let roster = &mut facts.record.roster;
+    let with_configured = |number: usize| number.max(configured.unwrap_or(0));
+    if roster.sealed_at.is_some() && roster.sealed_with.is_none() {
+        // As an earlier release wrote it.
+        roster.sealed_with = Some(with_configured(roster.expect.unwrap_or(0)));
+    }
+    roster.raised = configured.filter(|number| roster.sealed_with.is_some_and(|with| *number > with));
+    roster.sealed_at.take_if(|_| roster.raised.is_some());
+    let expect = roster.raised.or(roster.expect).or(configured);
+    if let Some(expect) = expect.filter(|expect| *expect > 0 && heard >= *expect && roster.sealed_at.is_none()) {
+        (roster.sealed_at, roster.sealed_with, roster.raised) = (Some(now), Some(with_configured(expect)), None);
     }
     // Who comes later is missed like those before. Sealed again or not: who stands there leaves, or is removed.
     if facts.record.roster.sealed_at.is_some() {

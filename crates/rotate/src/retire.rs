@@ -74,7 +74,9 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
     }
     if record.roster.sealed_at.is_none() {
         let (heard, counted) = (heard_of(facts, now), counted(facts));
-        stops.push(Refusal::RosterOpen { heard, counted, expect: record.roster.expect });
+        let (raised, expect) = (record.roster.raised, record.roster.expect);
+        let sealed_with = record.roster.sealed_with.filter(|_| raised.is_some());
+        stops.push(Refusal::RosterOpen { heard, counted, expect: raised.or(expect), sealed_with });
     }
     // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
     let there: BTreeSet<&HostName> = facts.fleet.iter().map(|host| &host.name).collect();

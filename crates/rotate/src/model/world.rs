@@ -417,6 +417,7 @@ impl World {
         let part = || Part::Further(second_place());
         Facts {
             me: me(i),
+            user: crate::facts::IamUser::default(),
             keys: keys.collect(),
             store: Store {
                 kind: if parameter_store { StoreKind::ParameterStore } else { StoreKind::SecretsManager },
@@ -560,6 +561,7 @@ impl World {
                 by: None,
                 sealed_at: rec.sealed.then(|| ago(50 * DAYS)),
                 names,
+                ..Roster::default()
             },
             trouble: trouble
                 .map(|j| HostTrouble { host: host_name(j), key: key_id(rec.trouble[j]), at: ago(1) })

@@ -22,6 +22,7 @@ fn key(id: &KeyId, status: KeyStatus) -> crate::facts::Key {
 fn facts(keys: Vec<crate::facts::Key>, record: &ControlRecord) -> Facts {
     Facts {
         me: "a".into(),
+        user: crate::facts::IamUser::default(),
         keys,
         store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
         place: crate::facts::KeyPlace::secret("a"),
@@ -98,6 +99,7 @@ fn back_off_grows_to_six_hours() {
 fn with_fleet(record: &ControlRecord, fleet: Vec<crate::facts::Host>) -> Facts {
     Facts {
         me: "a".into(),
+        user: crate::facts::IamUser::default(),
         keys: Vec::new(),
         store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
         place: crate::facts::KeyPlace::secret("a"),
@@ -528,4 +530,66 @@ fn a_deactivated_key_that_is_active_again_is_somebodys_who_needs_it() {
     // One of an earlier release was answered.
     let before: Deactivated = serde_json::from_str(r#"{"key":"OLD","at":"2026-03-02T08:00:00Z"}"#).unwrap();
     assert!(!before.unanswered);
+}
+
+/// Somebody added a host to the configuration, and it has not reported yet.
+#[test]
+fn a_roster_that_was_sealed_with_fewer_than_are_expected_now_is_open_again() {
+    let expects = |expected_hosts| Policy { expected_hosts, ..policy() };
+    let fleet = |names: &[&str]| names.iter().map(|name| host(name)).collect::<Vec<_>>();
+    let seen = |record: &ControlRecord, names: &[&str], expected| {
+        look(&with_fleet(record, fleet(names)), &expects(expected), now()).roster
+    };
+    let with = |roster: Roster| ControlRecord { roster, ..ControlRecord::new("ses") };
+    let two = with(seen(&ControlRecord::new("ses"), &["mx1", "mx2"], 2));
+    assert_eq!((two.roster.sealed_at.is_some(), two.roster.sealed_with), (true, Some(2)));
+    let raised = with(seen(&two, &["mx1", "mx2"], 3));
+    assert_eq!(raised.roster.sealed_at, None);
+    let told = retire::fleet_stops(&with_fleet(&raised, fleet(&["mx1", "mx2"])), None, now());
+    let open = crate::refusal::Refusal::RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: Some(2) };
+    assert!(told.contains(&open), "{told:?}");
+    // The third one is there; or the number is put right; or a person says that there are two.
+    assert_eq!(seen(&raised, &["mx1", "mx2", "mx3"], 3).sealed_with, Some(3));
+    assert!(seen(&raised, &["mx1", "mx2"], 2).sealed_at.is_some());
+    let said = Roster { expect: Some(2), names: raised.roster.names.clone(), ..Roster::default() };
+    let said = with(seen(&with(said), &["mx1", "mx2"], 3));
+    assert!(said.roster.sealed_at.is_some());
+    assert!(seen(&said, &["mx1", "mx2"], 3).sealed_at.is_some(), "it was about what was configured then");
+    assert_eq!(seen(&said, &["mx1", "mx2"], 4).sealed_at, None);
+    // As an earlier release wrote it.
+    let before = Roster { sealed_with: None, ..two.roster };
+    assert!(seen(&with(before), &["mx1", "mx2"], 3).sealed_at.is_some());
+}
+
+/// A typo in `iam_user`, or credentials of another account: what is not there is not gone.
+#[test]
+fn the_keys_of_another_user_change_nothing() {
+    let user = |name: &str, account: Option<&str>| IamUser { name: name.into(), account: account.map(Into::into) };
+    let mut facts = with_two_keys(&ControlRecord::new("ses"));
+    facts.user = user("ses-smtp", None);
+    facts.record = look(&facts, &policy(), now());
+    facts.user = user("SES-smtp", Some("111111111111"));
+    facts.record = look(&facts, &policy(), now());
+    assert_eq!(facts.record.user, Some(facts.user.clone()));
+    facts.record.deactivated = vec![Deactivated { key: KeyId::new("OLD"), at: now(), unanswered: false }];
+    facts.record.take("a", None, &policy(), now()).unwrap();
+    let known = facts.record.clone();
+    facts.keys = vec![key(&KeyId::new("THEIRS"), KeyStatus::Active)];
+    for other in [user("ses-stmp", None), user("ses-smtp", Some("222222222222"))] {
+        facts.user = other.clone();
+        assert_eq!(look(&facts, &policy(), now() + mins(1)), known);
+        assert_eq!(look(&facts, &policy(), now() + mins(100)), known);
+        let decision = crate::plan::plan(&facts, &policy(), now());
+        let told = crate::refusal::Refusal::WrongUser { user: known.user.clone().unwrap(), is: other };
+        assert_eq!((decision.action, decision.refusals), (None, vec![told]));
+    }
+    // Whoever asks nobody who it is does not know the account, and it stays known.
+    let mut facts = with_two_keys(&known);
+    facts.user = user("ses-smtp", None);
+    let seen = look(&facts, &policy(), now());
+    assert_eq!(seen.user, Some(user("ses-smtp", Some("111111111111"))));
+    // One who never saw the published key pins nothing.
+    let mut first = with_two_keys(&ControlRecord::new("ses"));
+    first.keys.clear();
+    assert_eq!(look(&first, &policy(), now()).user, None);
 }

@@ -10,7 +10,7 @@ use crate::aws::store::Seen;
 use crate::aws::{CallFailed, FailKind, payload};
 use crate::config::Form;
 use crate::evidence;
-use crate::facts::{CURRENT, Facts, Further, Gap, KeyId, PENDING, Part, Store, StoreKind, Version, VersionId};
+use crate::facts::{CURRENT, Facts, Further, Gap, IamUser, KeyId, PENDING, Part, Store, StoreKind, Version, VersionId};
 use crate::hosts::Read;
 use crate::plan::plan;
 use crate::record::{self, ControlRecord};
@@ -61,6 +61,10 @@ impl Controller {
         }
         let mut facts = Facts {
             me: self.me.clone(),
+            user: IamUser {
+                name: self.keys.user().to_owned(),
+                account: self.caller.as_ref().map(|caller| caller.account.clone()),
+            },
             keys: taken(keys, Part::Keys, &mut gaps, &mut faults).unwrap_or_default(),
             place: self.first.clone(),
             store,
