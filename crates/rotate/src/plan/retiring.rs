@@ -32,9 +32,6 @@ fn clocks(look: &RuleInput) -> Option<jiff::Timestamp> {
 /// be deactivated. The intention is written, everything is looked at again, it logs in once more, and then it goes.
 pub(super) fn rule_10(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     let old = old(look, KeyStatus::Active)?;
-    if look.record.switched_on.contains(&old.id) {
-        refusals.push(Refusal::BroughtBack { key: old.id.clone() });
-    }
     let stops = stops(look, old);
     if !stops.is_empty() {
         add(refusals, stops);
@@ -45,6 +42,8 @@ pub(super) fn rule_10(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<T
     }
     let until = clocks(look)?;
     if until > look.now {
+        let again = look.record.switched_on.contains(&old.id);
+        refusals.extend(again.then(|| Refusal::BroughtBack { key: old.id.clone() }));
         refusals.push(Refusal::Grace { until });
         return wait(Reason::Confirmed { until });
     }
