@@ -9,6 +9,7 @@
 //! - A time out of a report may be any: `alive_due` counts as seven days after it was written at most, `poll_s` as a day.
 //! - A removal by a person covers what was written before it.
 //! - A host with a lease that was not heard of for twice as long is gone.
+//! - Each item is a host of its own, whatever its report says of itself; and nobody leaves for a name that another one owns.
 //! - `alive` with a proof of its own counts for as long as that is true.
 //! - `another_login` beside `in_use` takes back what was confirmed: the mail server uses something else. What is half done counts
 //!   with what tables hold.
@@ -124,6 +125,8 @@ const DEPTH: usize = 3;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Written {
     pub principal: String,
+    /// The item that holds it. What the report says of itself does not make two of them one.
+    pub item: (String, String),
     pub at: Timestamp,
     pub report: Report,
 }
@@ -185,10 +188,10 @@ pub fn fleet<'a>(
     passwords: Passwords,
     now: Timestamp,
 ) -> Fleet {
-    // The highest number of each installation.
-    let mut latest: BTreeMap<(&str, &str), &Written> = BTreeMap::new();
+    // The highest number of each item: two items are two hosts, also where both name one installation.
+    let mut latest: BTreeMap<&(String, String), &Written> = BTreeMap::new();
     for one in written {
-        let entry = latest.entry((&one.principal, &one.report.host_id)).or_insert(one);
+        let entry = latest.entry(&one.item).or_insert(one);
         if one.report.seq > entry.report.seq {
             *entry = one;
         }
@@ -199,7 +202,14 @@ pub fn fleet<'a>(
         let name = host_name(&one.report.host);
         // A person's word covers what they could know: who writes later is there.
         let removed = registry.removed.get(&name).is_some_and(|removed| removed.covers(one));
-        if is_gone(one, now) || removed { fleet.gone.push(name) } else { there.push((name, one)) }
+        // Whoever leaves in another one's name is gone, and takes nobody along.
+        let owns = registry.owners.get(&name).is_none_or(|owner| *owner == one.principal);
+        match is_gone(one, now) {
+            _ if removed => fleet.gone.push(name),
+            true if owns => fleet.gone.push(name),
+            true => {}
+            false => there.push((name, one)),
+        }
     }
     // How many there are of a name, and under a principal.
     let (mut names, mut principals) = (BTreeMap::<HostName, usize>::new(), BTreeMap::<&str, usize>::new());

@@ -94,11 +94,38 @@ impl fmt::Display for KeyPlace {
     }
 }
 
+/// Whose keys they are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct IamUser {
+    pub name: String,
+    /// As STS names it; `None`: it was not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+}
+
+impl IamUser {
+    /// As far as both are known; IAM tells no names apart by their case.
+    pub fn is_another(&self, other: &IamUser) -> bool {
+        let accounts = self.account.as_ref().zip(other.account.as_ref());
+        !self.name.eq_ignore_ascii_case(&other.name) || accounts.is_some_and(|(one, another)| one != another)
+    }
+}
+
+/// `"ses-smtp" of account 123456789012`.
+impl fmt::Display for IamUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.name)?;
+        self.account.as_ref().map_or(Ok(()), |account| write!(f, " of account {account}"))
+    }
+}
+
 /// All that is known at one look.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     /// Who looks: the holder of the lease, if it is to act.
     pub me: String,
+    /// Whose keys were looked at: as the configuration has it.
+    pub user: IamUser,
     /// Of the IAM user, in no order.
     pub keys: Vec<Key>,
     /// Where the key is published first.
@@ -441,6 +468,11 @@ impl Facts {
 
     pub fn status(&self, id: &KeyId) -> Option<KeyStatus> {
         self.key(id).map(|k| k.status)
+    }
+
+    /// The user that this rotation is about, where other keys were looked at.
+    pub fn user_before(&self) -> Option<&IamUser> {
+        self.record.user.as_ref().filter(|user| user.is_another(&self.user))
     }
 
     /// Further places that could not be looked at.

@@ -226,6 +226,10 @@ fn rule_8(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
     if look.unseen_part(&Part::Fleet) || look.pending.is_some() || look.facts.unstored.is_some() {
         return None;
     }
+    // Told by rule 7a. What hosts are given now may be another one's key: whose it is, a person says first.
+    if look.record.published.is_some() && !retire::published_is_current(look.facts) {
+        return None;
+    }
     if let Some(creating) = look.record.creating_now(look.now) {
         return wait(Reason::BeingMade { until: creating.until });
     }
@@ -324,6 +328,12 @@ impl RuleInput<'_> {
         self.status(key) == Some(KeyStatus::Inactive) && self.record.deactivated_by_us(key).is_some()
     }
 
+    /// It is listed as Active, and we deactivated it: until when nobody knows whether that is an old list, or somebody brought it back.
+    fn listed_late(&self, key: &KeyId) -> Option<Timestamp> {
+        let dead = self.record.deactivated_by_us(key).filter(|dead| !dead.unanswered)?;
+        Some(dead.at + self.policy.listed_late).filter(|_| self.status(key) == Some(KeyStatus::Active))
+    }
+
     /// The published key is Inactive, and not by us.
     fn deactivated_by_hand(&self) -> Option<&KeyId> {
         let inactive = self.current_key.filter(|key| self.status(key) == Some(KeyStatus::Inactive))?;
@@ -410,7 +420,8 @@ impl RuleInput<'_> {
             None => creating.fits(key.created),
         });
         let by_us = key.status == KeyStatus::Active || self.inactive_by_us(&key.id) || self.record.is_revoked(&key.id);
-        made && by_us && !self.named(&key.id) && self.unused(key)
+        let needed = self.record.switched_on.contains(&key.id);
+        made && by_us && !needed && !self.named(&key.id) && self.unused(key)
     }
 
     /// But for logins of our own.
@@ -424,12 +435,13 @@ impl RuleInput<'_> {
 
     /// What is known of who uses a key. That nothing does is only said where everything was seen that would tell.
     fn known_use(&self, id: &KeyId) -> KnownUse {
-        let Some(key) = self.facts.key(id).filter(|key| key.status == KeyStatus::Active) else {
-            return KnownUse::Inactive;
-        };
+        // Also of one that is Inactive: that host misses it.
         if let Some(host) = self.facts.fleet.iter().find(|host| names(host, id)) {
             return KnownUse::Named { host: host.name.clone() };
         }
+        let Some(key) = self.facts.key(id).filter(|key| key.status == KeyStatus::Active) else {
+            return KnownUse::Inactive;
+        };
         let unreadable = self.facts.store.versions.iter().any(|version| version.value == Value::Unreadable);
         // IAM tells late; and whoever has a key that is not published is not seen where nothing is.
         let tells = self.current_key.is_some() && !unreadable && key.created + self.policy.last_use_lag <= self.now;
@@ -447,7 +459,10 @@ impl RuleInput<'_> {
         let key = self.facts.keys.iter().find(|k| Some(&k.id) != self.current_key && self.is_leftover(k))?;
         let (id, why, reason) = (key.id.clone(), WhyGone::Leftover, Reason::Leftover(key.id.clone()));
         if key.status == KeyStatus::Active {
-            return act(Action::Deactivate { key: id, why }, reason);
+            return match self.listed_late(&id) {
+                Some(until) => wait(Reason::Settles { until }),
+                None => act(Action::Deactivate { key: id, why }, reason),
+            };
         }
         let until = self.record.deactivated_by_us(&key.id)?.at + LEFTOVER;
         if until <= self.now {
@@ -476,7 +491,10 @@ impl RuleInput<'_> {
         }
         let neither = self.unseen_part(&Part::Store) && self.unseen_part(&Part::Fleet);
         let nothing = neither && self.facts.further.is_empty();
-        lease.is_none() || self.unseen_part(&Part::Keys) || nothing
+        let before = self.facts.user_before();
+        let is = || self.facts.user.clone();
+        refusals.extend(before.map(|user| Refusal::WrongUser { user: user.clone(), is: is() }));
+        lease.is_none() || before.is_some() || self.unseen_part(&Part::Keys) || nothing
     }
 
     /// The last look at an action before it is given out: no counted host that is known to log in with a key loses it.

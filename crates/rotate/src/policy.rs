@@ -15,7 +15,7 @@ const fn secs(seconds: i64) -> SignedDuration {
 pub const DECISION_HOLDS: SignedDuration = secs(MINUTE);
 /// An action is made only with more than this left of the lease, so that no decision outlives it.
 pub const LEASE_MARGIN: SignedDuration = secs(MINUTE);
-/// IAM may not list a key that was made so lately.
+/// What IAM lists may be so old: a key that was made since is not in it, and one that was deactivated since is Active.
 pub const LISTED_LATE: SignedDuration = secs(10 * MINUTE);
 /// AWSPENDING without a value is Secrets Manager's own for so long.
 pub const EMPTY_PENDING: SignedDuration = secs(20 * MINUTE);
@@ -70,6 +70,8 @@ pub struct Policy {
     pub poll_slack: SignedDuration,
     /// The longest time between two looks.
     pub reconcile: SignedDuration,
+    /// How old what IAM lists may be.
+    pub listed_late: SignedDuration,
 }
 
 /// A setting below what makes it worth anything.
@@ -99,6 +101,7 @@ impl Policy {
             settle: secs(MINUTE),
             poll_slack: secs(30),
             reconcile: secs(DAY),
+            listed_late: LISTED_LATE,
         }
     }
 
@@ -111,6 +114,7 @@ impl Policy {
             settle: self.settle.min(shortest),
             poll_slack: self.poll_slack.min(shortest),
             reconcile: self.reconcile.min(shortest),
+            listed_late: self.listed_late.min(shortest),
             ..self
         }
     }

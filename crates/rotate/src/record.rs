@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::facts::{
-    CURRENT, Facts, HostName, Key, KeyId, KeyPlace, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId,
+    CURRENT, Facts, HostName, IamUser, Key, KeyId, KeyPlace, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId,
 };
 use crate::plan::{Action, Outcome, Purpose};
 use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, LISTED_LATE, Policy, USE_SLACK};
@@ -25,6 +25,12 @@ pub struct ControlRecord {
     /// Of the format: 1.
     pub schema: u32,
     pub credential: String,
+    /// There was no audit log when this was begun: no record was lost, and no rotation of ours is to be gone on with.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_first: bool,
+    /// Whose the published key was seen to be: nothing that is said of another one's keys changes anything here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<IamUser>,
     /// Counts the holders: a write names the one it was made under.
     pub fence: u64,
     pub lease: Option<Lease>,
@@ -62,6 +68,12 @@ pub struct ControlRecord {
     pub own_logins: Vec<OwnLogin>,
     /// Keys that we deactivated, or were about to.
     pub deactivated: Vec<Deactivated>,
+    /// Keys that were brought back after that, by whoever: somebody needs them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub switched_on: Vec<KeyId>,
+    /// Keys that this record knows, and that IAM did not list at the last look.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
     pub proved_dead: Option<ProvedDead>,
     pub roster: Roster,
     /// Hosts for which a key was brought back.
@@ -96,7 +108,7 @@ pub struct Backoff {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Creating {
     pub at: Timestamp,
-    /// Of the maker's lease: who made it may store it until then.
+    /// Of the maker's lease: who made it may store it until then. Without a key: its call goes out until then.
     pub until: Timestamp,
     /// `None`: what became of the call is not known.
     pub key: Option<KeyId>,
@@ -157,6 +169,15 @@ pub struct OwnLogin {
 pub struct Deactivated {
     pub key: KeyId,
     pub at: Timestamp,
+    /// Nobody knows yet that it came about.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unanswered: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub key: KeyId,
+    pub since: Timestamp,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +195,12 @@ pub struct Roster {
     pub expect: Option<usize>,
     pub by: Option<String>,
     pub sealed_at: Option<Timestamp>,
+    /// The number that it was sealed with, or a larger one that the configuration had then: a person's word was about that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_with: Option<usize>,
+    /// A number of the configuration that is larger still: so many are waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raised: Option<usize>,
     pub names: Vec<HostName>,
 }
 
@@ -192,6 +219,9 @@ pub struct Revoked {
     pub reason: String,
 }
 
+/// How far IAM's clock and ours may be apart.
+const SKEW: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+
 /// Somebody else holds the lease.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} is at work until {}", .0.holder, .0.until)]
@@ -205,6 +235,8 @@ impl ControlRecord {
         Self {
             schema: Self::SCHEMA,
             credential: credential.into(),
+            is_first: false,
+            user: None,
             fence: 0,
             lease: None,
             next: None,
@@ -222,6 +254,8 @@ impl ControlRecord {
             intention: None,
             own_logins: Vec::new(),
             deactivated: Vec::new(),
+            switched_on: Vec::new(),
+            missing: Vec::new(),
             proved_dead: None,
             roster: Roster::default(),
             trouble: Vec::new(),
@@ -290,15 +324,19 @@ impl ControlRecord {
 /// Takes in what one look saw: strikes from the record what is no longer so, then keeps its clocks. What could not be seen
 /// changes nothing.
 pub fn take_in(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    if facts.user_before().is_some() {
+        return;
+    }
     list_late(facts, now);
     if facts.gaps.iter().any(|gap| !matches!(gap.part, Part::Further(_))) {
         if facts.gaps.iter().all(|gap| gap.part != Part::Keys) {
-            disown(facts, now);
+            disown(facts, policy, now);
         }
         return;
     }
-    strike(facts, now);
+    strike(facts, policy, now);
     recover(facts, now);
+    pin(facts);
     places(facts);
     seal(facts, policy, now);
     // Whether all have moved is not known then: neither that they have, nor that they have not.
@@ -332,19 +370,54 @@ pub fn look(facts: &Facts, policy: &Policy, now: Timestamp) -> ControlRecord {
     facts.record
 }
 
-/// Of a key that was seen Active, whoever deactivates it next is not us.
-fn disown(facts: &mut Facts, now: Timestamp) {
-    let keys = &facts.keys;
-    let status = |key: &KeyId| keys.iter().find(|k| k.id == *key).map(|k| k.status);
-    // A call that nobody answered may still arrive.
-    let may_arrive = |d: &Deactivated| d.at + LEASE_MARGIN > now && status(&d.key).is_some();
-    facts.record.deactivated.retain(|d| status(&d.key) == Some(KeyStatus::Inactive) || may_arrive(d));
+/// Notes which keys of this record IAM does not list. One look says nothing: what it lists may be old.
+fn miss(facts: &mut Facts, now: Timestamp) {
+    let record = &facts.record;
+    let known = record.old.iter().chain(record.intention.iter().map(|intention| &intention.key));
+    let known = known.chain(record.deactivated.iter().map(|d| &d.key)).chain(record.revoked.iter().map(|r| &r.key));
+    let known = known.chain(record.own_logins.iter().map(|own| &own.key)).chain(&record.switched_on);
+    let known = known.chain(record.creating.iter().filter_map(|creating| creating.key.as_ref()));
+    let unlisted: BTreeSet<&KeyId> = known.filter(|key| facts.key(key).is_none()).collect();
+    let since = |key: &KeyId| record.missing.iter().find(|missing| missing.key == *key).map_or(now, |m| m.since);
+    facts.record.missing = unlisted.into_iter().map(|key| Missing { key: key.clone(), since: since(key) }).collect();
 }
 
-fn strike(facts: &mut Facts, now: Timestamp) {
-    disown(facts, now);
+/// It was not listed for so short a time that it may be there.
+fn may_be_there(missing: &[Missing], key: &KeyId, policy: &Policy, now: Timestamp) -> bool {
+    missing.iter().any(|missing| missing.key == *key && missing.since + policy.listed_late > now)
+}
+
+/// Of a key that was seen Active, whoever deactivates it next is not us; and whoever brought it back needs it.
+fn disown(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    miss(facts, now);
+    let keys = &facts.keys;
+    let status = |key: &KeyId| keys.iter().find(|k| k.id == *key).map(|k| k.status);
+    let record = &mut facts.record;
+    for dead in record.deactivated.iter_mut().filter(|dead| status(&dead.key) == Some(KeyStatus::Inactive)) {
+        dead.unanswered = false;
+    }
+    let (stands, over): (Vec<_>, Vec<_>) = record.deactivated.iter().cloned().partition(|d| match status(&d.key) {
+        Some(KeyStatus::Inactive) => true,
+        // A call that nobody answered may still arrive; and one that was answered is not listed at once.
+        Some(KeyStatus::Active) => d.at + if d.unanswered { LEASE_MARGIN } else { policy.listed_late } > now,
+        None => may_be_there(&record.missing, &d.key, policy, now),
+    });
+    record.deactivated = stands;
+    for Deactivated { key, unanswered, .. } in over {
+        if status(&key) != Some(KeyStatus::Active) || record.deactivated_by_us(&key).is_some() {
+            continue;
+        }
+        record.brought_back(&key);
+        // As far as anybody knows it was Active all the time.
+        record.switched_on.retain(|on| !unanswered || *on != key);
+    }
+}
+
+fn strike(facts: &mut Facts, policy: &Policy, now: Timestamp) {
+    disown(facts, policy, now);
     let status = |key: &KeyId| facts.keys.iter().find(|k| k.id == *key).map(|k| k.status);
-    let is_there = |key: &KeyId| status(key).is_some();
+    let missing = facts.record.missing.clone();
+    let is_there = |key: &KeyId| status(key).is_some() || may_be_there(&missing, key, policy, now);
     let inactive = |key: &KeyId| status(key) == Some(KeyStatus::Inactive);
     let record = &mut facts.record;
     record.old.take_if(|old| !is_there(old));
@@ -352,6 +425,7 @@ fn strike(facts: &mut Facts, now: Timestamp) {
     record.own_logins.retain(|own| is_there(&own.key));
     record.proved_dead.take_if(|dead| !inactive(&dead.key));
     record.revoked.retain(|revoked| is_there(&revoked.key));
+    record.switched_on.retain(|on| is_there(on));
     let (published, old) = (record.published.clone(), record.old.clone());
     let keys = &facts.keys;
     record.creating.retain(|creating| match &creating.key {
@@ -370,8 +444,7 @@ fn strike(facts: &mut Facts, now: Timestamp) {
 impl Creating {
     /// Could a key that was created then have been made by this?
     pub fn fits(&self, created: Timestamp) -> bool {
-        let skew = jiff::SignedDuration::from_secs(5);
-        created >= self.at - skew && created <= self.until
+        created >= self.at - SKEW && created <= self.until
     }
 }
 
@@ -388,7 +461,9 @@ fn recover(facts: &mut Facts, now: Timestamp) {
     match &record.published {
         None => {
             let previous = facts.store.labelled(PREVIOUS).and_then(|version| version.key());
-            let old = previous.filter(there).filter(|key| Some(*key) != current_key).cloned();
+            // Where no record was lost, that key is a person's: nobody asked for its end.
+            let old =
+                previous.filter(|_| !record.is_first).filter(there).filter(|key| Some(*key) != current_key).cloned();
             let pending = facts.store.labelled(PENDING).filter(|pending| Some(&pending.id) != current.map(|v| &v.id));
             let known = current_key.filter(there).is_some() && pending.is_none();
             let new = if known { published(now) } else { None };
@@ -401,6 +476,15 @@ fn recover(facts: &mut Facts, now: Timestamp) {
             facts.record.published = published(now);
         }
         Some(_) => {}
+    }
+}
+
+/// The user is noted that has the published key.
+fn pin(facts: &mut Facts) {
+    if facts.record.published.as_ref().is_some_and(|published| facts.key(&published.key).is_some()) {
+        let account = facts.record.user.take().and_then(|user| user.account);
+        let account = facts.user.account.clone().or(account);
+        facts.record.user = Some(IamUser { account, ..facts.user.clone() });
     }
 }
 
@@ -433,9 +517,17 @@ fn places(facts: &mut Facts) {
 fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     let heard = retire::heard_of(facts, now);
     let configured = Some(policy.expected_hosts).filter(|expected| *expected > 0);
-    let roster = &facts.record.roster;
-    if roster.sealed_at.is_none() && roster.expect.or(configured).is_some_and(|expect| expect > 0 && heard >= expect) {
-        facts.record.roster.sealed_at = Some(now);
+    let roster = &mut facts.record.roster;
+    let with_configured = |number: usize| number.max(configured.unwrap_or(0));
+    if roster.sealed_at.is_some() && roster.sealed_with.is_none() {
+        // As an earlier release wrote it.
+        roster.sealed_with = Some(with_configured(roster.expect.unwrap_or(0)));
+    }
+    roster.raised = configured.filter(|number| roster.sealed_with.is_some_and(|with| *number > with));
+    roster.sealed_at.take_if(|_| roster.raised.is_some());
+    let expect = roster.raised.or(roster.expect).or(configured);
+    if let Some(expect) = expect.filter(|expect| *expect > 0 && heard >= *expect && roster.sealed_at.is_none()) {
+        (roster.sealed_at, roster.sealed_with, roster.raised) = (Some(now), Some(with_configured(expect)), None);
     }
     // Who comes later is missed like those before. Sealed again or not: who stands there leaves, or is removed.
     if facts.record.roster.sealed_at.is_some() {
@@ -474,8 +566,8 @@ impl ControlRecord {
     pub fn begin(&mut self, action: &Action, version: Option<VersionId>, now: Timestamp) {
         match action {
             Action::Create => {
-                let until = self.lease.as_ref().map_or(now, |lease| lease.until);
-                self.creating.push(Creating { at: now, until, key: None });
+                // As long as its call may go out: whoever is killed holds no key, and one of later is another's.
+                self.creating.push(Creating { at: now, until: now + DECISION_HOLDS + SKEW, key: None });
             }
             Action::Put { key, publishes: true } | Action::Republish { key, .. } => {
                 self.promoting = Some(Promoting { version, key: key.clone() });
@@ -507,8 +599,9 @@ impl ControlRecord {
     pub fn done(&mut self, action: &Action, outcome: &Outcome, facts: &Facts, policy: &Policy, now: Timestamp) {
         match (action, outcome) {
             (Action::Create, Outcome::Created(key)) => {
+                let lease = self.lease.as_ref().map_or(now, |lease| lease.until);
                 if let Some(creating) = self.creating.last_mut() {
-                    creating.key = Some(key.clone());
+                    (creating.key, creating.until) = (Some(key.clone()), lease);
                 }
                 self.made.push(Made { key: key.clone(), at: now });
             }
@@ -566,7 +659,8 @@ impl ControlRecord {
             }
             (Action::Deactivate { key, .. }, _) => {
                 self.deactivated.retain(|d| d.key != *key);
-                self.deactivate(key, now);
+                self.switched_on.retain(|on| on != key);
+                self.deactivated.push(Deactivated { key: key.clone(), at: now, unanswered: false });
             }
             (Action::RecordProvedDead { key }, _) => {
                 let endpoints = policy.endpoints.clone();
@@ -619,16 +713,18 @@ impl ControlRecord {
         (self.complete_at, self.intention) = (None, None);
     }
 
-    /// It is Active again, by us: somebody needs it, so that the clocks of its end begin anew.
+    /// It is Active again, by whoever: somebody needs it, so that the clocks of its end begin anew.
     pub fn brought_back(&mut self, key: &KeyId) {
         self.deactivated.retain(|d| d.key != *key);
+        self.switched_on.retain(|on| on != key);
+        self.switched_on.push(key.clone());
         self.proved_dead.take_if(|dead| dead.key == *key);
         (self.complete_at, self.intention) = (None, None);
     }
 
     /// Beside what is known of an earlier call, which may have been ours although this one fails.
     fn deactivate(&mut self, key: &KeyId, now: Timestamp) {
-        self.deactivated.push(Deactivated { key: key.clone(), at: now });
+        self.deactivated.push(Deactivated { key: key.clone(), at: now, unanswered: true });
     }
 
     fn back_off(&mut self, key: &KeyId, now: Timestamp) {
@@ -641,9 +737,10 @@ impl ControlRecord {
         // A record that was lost knows the one before from the store alone.
         let current = facts.store.labelled(CURRENT).filter(|current| current.id != *version);
         let before = current.or_else(|| facts.store.labelled(PREVIOUS)).and_then(|before| before.key());
-        let before = self.published.as_ref().map(|published| &published.key).or(before);
-        // Never the key that is published now; and where the one before is gone, the older one is still to go.
-        let before = before.filter(|before| *before != key && facts.key(before).is_some()).cloned();
+        // Never the key that is published now; nor one that is gone: then it is the one that hosts were given instead. Where there is
+        // none either, the older one is still to go.
+        let mut known = self.published.iter().map(|published| &published.key).chain(before);
+        let before = known.find(|before| **before != *key && facts.key(before).is_some()).cloned();
         let older = self.old.take().filter(|old| old != key);
         self.old = before.or(older);
         self.published = Some(Published { version: version.clone(), key: key.clone(), at: now });

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use crate::facts::{Gap, HostName, KeyId, KeyPlace, Part, StoreKind, VersionId, WhyMissing, WhyUnseen};
+use crate::facts::{Gap, HostName, IamUser, KeyId, KeyPlace, Part, StoreKind, VersionId, WhyMissing, WhyUnseen};
 
 /// What is known of the use of a key that nobody explains.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,12 +46,18 @@ pub enum Refusal {
     DeactivatedByHand {
         key: KeyId,
     },
+    /// We deactivated it, and somebody switched it on again: its clocks began anew.
+    BroughtBack {
+        key: KeyId,
+    },
     NoHosts,
     /// `expect: None`: nobody sealed it. `counted`: those that are silent, or never wrote, too.
     RosterOpen {
         heard: usize,
         counted: usize,
         expect: Option<usize>,
+        /// It was sealed with fewer, and `expected_hosts` was raised since then.
+        sealed_with: Option<usize>,
     },
     HostUnconfirmed {
         host: HostName,
@@ -196,6 +202,11 @@ pub enum Refusal {
     },
     Throttled,
     UserMissing,
+    /// The published key is another user's than the configuration names.
+    WrongUser {
+        user: IamUser,
+        is: IamUser,
+    },
     SecretDeleting {
         part: Part,
     },
@@ -274,7 +285,8 @@ impl Refusal {
     pub fn waits_for(&self) -> WaitsFor {
         use Refusal::*;
         match self {
-            Grace { .. }
+            BroughtBack { .. }
+            | Grace { .. }
             | Observe { .. }
             | Throttled
             | NoAnswer { .. }
@@ -316,6 +328,7 @@ impl Refusal {
             | KmsDenied { .. }
             | AccessDenied { .. }
             | UserMissing
+            | WrongUser { .. }
             | SecretDeleting { .. }
             | NotFound { .. }
             | RevokedKeyPublished { .. }
@@ -346,13 +359,16 @@ impl Refusal {
             name: "SESSendSecret".into(),
         };
         let further = || Part::Further(place());
+        let user = |name: &str| IamUser { name: name.into(), account: Some("123456789012".into()) };
         vec![
             DeactivatedByHand { key: k() },
+            BroughtBack { key: k() },
             NoHosts,
-            RosterOpen { heard: 0, counted: 0, expect: None },
-            RosterOpen { heard: 2, counted: 2, expect: None },
-            RosterOpen { heard: 2, counted: 2, expect: Some(3) },
-            RosterOpen { heard: 1, counted: 3, expect: Some(3) },
+            RosterOpen { heard: 0, counted: 0, expect: None, sealed_with: None },
+            RosterOpen { heard: 2, counted: 2, expect: None, sealed_with: None },
+            RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: None },
+            RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: Some(2) },
+            RosterOpen { heard: 1, counted: 3, expect: Some(3), sealed_with: None },
             HostUnconfirmed { host: h() },
             HostSilent { host: h(), since: now() },
             ProofFalse { host: h() },
@@ -412,6 +428,7 @@ impl Refusal {
             NoAnswer { part: Part::Store },
             NotFound { part: Part::Store },
             UserMissing,
+            WrongUser { user: user("ses-smtp"), is: user("ses-stmp") },
             SecretDeleting { part: Part::Store },
             SecretDeleting { part: further() },
             Busy { holder: "c".into(), until: now() },

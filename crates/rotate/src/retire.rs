@@ -74,7 +74,9 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
     }
     if record.roster.sealed_at.is_none() {
         let (heard, counted) = (heard_of(facts, now), counted(facts));
-        stops.push(Refusal::RosterOpen { heard, counted, expect: record.roster.expect });
+        let (raised, expect) = (record.roster.raised, record.roster.expect);
+        let sealed_with = record.roster.sealed_with.filter(|_| raised.is_some());
+        stops.push(Refusal::RosterOpen { heard, counted, expect: raised.or(expect), sealed_with });
     }
     // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
     let there: BTreeSet<&HostName> = facts.fleet.iter().map(|host| &host.name).collect();
@@ -214,7 +216,9 @@ pub fn is_complete(facts: &Facts, now: Timestamp) -> bool {
 
 /// A host confirmed anew after `complete_at` was set: it may have drifted and come back between two looks.
 pub fn confirmed_since(facts: &Facts, complete_at: Timestamp) -> bool {
-    facts.fleet.iter().filter_map(|host| host.standing.as_ref()).any(|standing| standing.at > complete_at)
+    // What is dated ahead would be new at every look. It stops all, unless a person vouched for that host.
+    let dated = facts.fleet.iter().filter(|host| !host.clock_ahead).filter_map(|host| host.standing.as_ref());
+    dated.into_iter().any(|standing| standing.at > complete_at)
 }
 
 /// When the clocks of grace and last use began.

@@ -216,8 +216,10 @@ impl Controller {
     /// The same, with the values of the store.
     async fn seen(&mut self) -> Result<(Look, Option<Seen>), Fault> {
         let now = self.hooks.now();
-        let kept = self.place.record().await.map_err(|failed| *failed.fault)?;
-        let mut record = kept.map_or_else(|| ControlRecord::new(&self.credential), |kept| kept.record);
+        let mut record = match self.place.record().await.map_err(|failed| *failed.fault)? {
+            Some(kept) => kept.record,
+            None => self.first(ControlRecord::new(&self.credential)).await?.record,
+        };
         let busy = record.lease.take().filter(|lease| lease.holder != self.me && lease.until > now);
         record.lease = Some(Lease { holder: self.me.clone(), until: now + self.policy.lease, ..Lease::default() });
         let (mut look, seen) = self.looked(record, now, false).await;
@@ -327,8 +329,9 @@ impl Controller {
     }
 
     /// A record where there is none: the chain of the audit log goes on where it ended.
-    async fn first(&self, record: ControlRecord) -> Result<Kept, Fault> {
+    async fn first(&self, mut record: ControlRecord) -> Result<Kept, Fault> {
         let (lines, _) = self.place.audit().await.map_err(|failed| *failed.fault)?;
+        record.is_first = lines.is_empty();
         let head = lines.last().map(AuditLine::head).unwrap_or_default();
         Ok(Kept { rev: 1, head, record })
     }

@@ -94,6 +94,7 @@ impl Refusal {
         use Refusal::*;
         match self {
             DeactivatedByHand { .. } => "deactivated-by-hand",
+            BroughtBack { .. } => "brought-back",
             NoHosts => "no-hosts",
             RosterOpen { .. } => "roster-open",
             HostUnconfirmed { .. } => "host-unconfirmed",
@@ -138,6 +139,7 @@ impl Refusal {
             AccessDenied { .. } => "access-denied",
             Throttled => "throttled",
             UserMissing => "user-missing",
+            WrongUser { .. } => "wrong-user",
             SecretDeleting { .. } => "secret-deleting",
             NotFound { .. } => "not-found",
             NoAnswer { .. } => "no-answer",
@@ -152,10 +154,16 @@ impl Refusal {
         use Refusal::*;
         match self {
             DeactivatedByHand { key } => format!("somebody else deactivated {key}"),
+            BroughtBack { key } => {
+                format!("{key} was deactivated and is active again: whoever did that needs it, and its time began anew")
+            }
             NoHosts => "no host has reported yet".into(),
             RosterOpen { heard, expect: None, .. } => {
                 format!("nobody has said how many hosts there are; {heard} reported so far")
             }
+            RosterOpen { heard, expect: Some(expect), sealed_with: Some(with), .. } => format!(
+                "the roster was sealed with {with}, and `expected_hosts` is {expect} now; {heard} of {expect} hosts reported so far"
+            ),
             RosterOpen { heard, expect: Some(expect), .. } => format!("{heard} of {expect} hosts reported so far"),
             HostUnconfirmed { host } => format!("{host} has not confirmed the new key"),
             HostSilent { host, since } => format!("{host} was last heard of at {since:.0}"),
@@ -280,6 +288,9 @@ impl Refusal {
             AccessDenied { part } => format!("AWS does not let us read {}", part.words()),
             Throttled => "AWS throttles us".into(),
             UserMissing => format!("IAM user {:?} does not exist", names().user),
+            WrongUser { user, is } => {
+                format!("this rotation is about the keys of IAM user {user}, and rotate.toml leads to {is}")
+            }
             SecretDeleting { part } => format!("{} is scheduled for deletion", part.words()),
             NotFound { part } => format!("{} cannot be read: AWS knows nothing of that name", part.words()),
             NoAnswer { part } => format!("{} cannot be read: no answer came in time", part.words()),
@@ -302,12 +313,15 @@ impl Refusal {
                  this one is deleted, which cannot be undone: {}; else `{us} reactivate {key}`",
                 names.delete(key)
             ),
+            BroughtBack { key } => {
+                format!("find what needs {key}, and give it the published key; if nothing does, it goes on by itself")
+            }
             NoHosts => format!(
                 "install relaykey on the mail servers, with a [[report]] to {}; `{us} check` says if hosts report there under \
                  another name than this credential's",
                 names.fleet
             ),
-            RosterOpen { heard, counted, expect: Some(_) } if heard == counted && *heard > 0 => format!(
+            RosterOpen { heard, counted, expect: Some(_), .. } if heard == counted && *heard > 0 => format!(
                 "start relaykey on the hosts that are missing; if there are no more, `{us} hosts seal --expect {counted}`"
             ),
             RosterOpen { expect: Some(_), .. } => format!(
@@ -478,6 +492,11 @@ impl Refusal {
             ),
             AccessDenied { .. } => format!("attach what `{us} policy --for controller` prints"),
             UserMissing => "correct `iam_user` in rotate.toml, or the account that [aws] leads to".into(),
+            WrongUser { user, .. } => format!(
+                "in rotate.toml, set `iam_user = {:?}`, or let [aws] lead to the account that it was; to rotate another user's keys \
+                 from now on, delete the control record: what it held is learned anew, and the roster is sealed again",
+                user.name
+            ),
             NotFound { .. } => "correct the name, the region or the account in rotate.toml".into(),
             SecretDeleting { part } => {
                 format!("`{} secretsmanager restore-secret {}`", names.aws, part.secret())

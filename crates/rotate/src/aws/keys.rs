@@ -21,6 +21,10 @@ impl Keys {
         Self { reach, user: user.to_owned() }
     }
 
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     fn asked(&self, action: &'static str) -> AwsCall {
         AwsCall {
             action,

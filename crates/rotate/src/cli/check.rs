@@ -3,7 +3,7 @@
 use relaykey::fault::{Class, Fault};
 use serde::Serialize;
 
-use super::view::{FaultView, RefusalView, SCHEMA, Stand, hosts_reported, is_of_a_gap, number, places, put};
+use super::view::{FaultView, PlaceView, RefusalView, SCHEMA, Stand, hosts_reported, is_of_a_gap, number, places, put};
 use super::{Common, Exit, ca_files, choose, complain, lab, load, print_json, runtime, say, speak};
 use crate::config::{Config, Credential};
 use crate::facts::{CURRENT, KeyId, LoginReply, Part, StoreKind, Value};
@@ -159,7 +159,8 @@ fn judge(credential: &Credential, checked: &Checked, ok: &mut Vec<InOrder>, faul
             Err(fault) => faults.push(*fault),
         }
     }
-    for further in places(look).into_iter().skip(1) {
+    // What could not be looked at is told with what stands in the way.
+    for further in places(look).into_iter().skip(1).filter(PlaceView::is_seen) {
         ok.push(found("published at", further.words()));
     }
     if !unseen(Part::Fleet) {

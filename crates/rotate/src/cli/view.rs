@@ -17,7 +17,7 @@ use crate::run::{Look, Turned};
 
 pub use self::document::{ActionView, Document, FaultView, RefusalView, rfc3339};
 pub use self::hosts::{HostView, confirmed, hosts};
-pub use self::places::places;
+pub use self::places::{PlaceView, places};
 pub use self::text::{
     at_work, hosts_reported, last_login, number, over, progress, put, span, stamp, text, unpublished,
 };

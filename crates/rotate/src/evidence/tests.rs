@@ -51,7 +51,8 @@ fn then(report: &Report, outcome: ReportOutcome) -> Report {
 }
 
 fn written(principal: &str, report: Report) -> Written {
-    Written { principal: principal.into(), at: now() - SignedDuration::from_mins(10), report }
+    let item = (principal.to_owned(), format!("ses#{}", report.host_id));
+    Written { principal: principal.into(), item, at: now() - SignedDuration::from_mins(10), report }
 }
 
 fn judged(report: Report) -> Host {
@@ -506,4 +507,43 @@ fn a_proof_counts_with_the_password_of_any_place_that_has_that_version() {
     assert_eq!(proved(&of_no_place, false), Some(Proved::False));
     // It may be that of the place which could not be read: nobody is called a forger for that.
     assert_eq!(proved(&of_no_place, true), Some(Proved::Missing(WhyMissing::NoPassword)));
+}
+
+/// Where nothing vouches for a writer: a clone of a machine, or whoever writes another one's report into an item of theirs.
+#[test]
+fn one_installation_in_two_items_is_two_hosts_and_is_told() {
+    let item = |name: &str, report: Report| Written {
+        principal: report.host_id.clone(),
+        item: (format!("/r/ses/{name}"), String::new()),
+        ..written("", report)
+    };
+    let moved = confirmed("mx1", 9, PASSWORD);
+    let mut clone = Report { host: "mx2".into(), seq: 5, version: "v1".into(), username: OLD.into(), ..moved.clone() };
+    prove(&mut clone, OTHER);
+    let both = [item("mx1", moved.clone()), item("mx2", clone)];
+    let told = fleet(&both, &Registry::default(), &passwords, now()).hosts;
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told.iter().all(|host| host.identity_shared));
+    assert!(matches!(verdict_of(told[1].clone()), Verdict::Old { .. }));
+    // Its own item says that it failed, and another one that it has confirmed.
+    let failed = Report { seq: 3, latest: None, ..then(&moved, ReportOutcome::Failed) };
+    let told = fleet(&[item("mx1", failed), item("mx9", moved)], &Registry::default(), &passwords, now()).hosts;
+    assert_eq!(told.len(), 2);
+    assert!(told.iter().all(|host| host.name_twice && host.identity_shared));
+}
+
+/// It vanished, and somebody else says `left` in its name, or lets a lease of theirs run out.
+#[test]
+fn nobody_leaves_in_the_name_of_a_host_that_another_owns() {
+    let left = then(&confirmed("mx1", 5, PASSWORD), ReportOutcome::Left);
+    let mut expired = written("q", Report { lease_s: Some(60), ..confirmed("mx1", 5, PASSWORD) });
+    expired.at = now() - SignedDuration::from_mins(3);
+    let owner = |owner: &str| Registry { owners: [(HostName::new("mx1"), owner.into())].into(), ..Registry::default() };
+    for one in [written("q", left), expired] {
+        let of = |registry: &Registry| fleet(std::slice::from_ref(&one), registry, &passwords, now());
+        assert_eq!(of(&owner("p")), Fleet::default());
+        for registry in [owner("q"), Registry::default()] {
+            assert_eq!(of(&registry).gone, [HostName::new("mx1")]);
+        }
+    }
 }

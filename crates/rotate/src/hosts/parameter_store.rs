@@ -9,7 +9,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
 use jiff::Timestamp;
 use relaykey_core::fault::{Class, Fault};
-use relaykey_core::report::place;
+use relaykey_core::report::{Report, place};
 use relaykey_core::text;
 use tokio::sync::Mutex;
 
@@ -133,13 +133,17 @@ impl Parameters {
             // Its entry in the registry is a parameter too.
             let fits =
                 |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
-            let understood = understood.filter(|report| report.credential == self.credential && fits(&report.host));
-            let Some(report) = understood else {
+            // A report of another name there would hide the host whose parameter it is.
+            let its_own = |report: &Report| {
+                report.credential == self.credential && report.host == last(&one) && fits(&report.host)
+            };
+            let Some(report) = understood.filter(its_own) else {
                 read.unreadable.push((HostName::new(text::plain(last(&one), 255)), at));
                 continue;
             };
             let item = (one.name.clone().unwrap_or_default(), String::new());
-            read.rows.push(Row { written: Written { principal: report.host_id.clone(), at, report }, item });
+            let principal = report.host_id.clone();
+            read.rows.push(Row { written: Written { principal, item: item.clone(), at, report }, item });
         }
         Ok(read)
     }

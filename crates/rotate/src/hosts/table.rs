@@ -313,7 +313,7 @@ impl ReportsTable {
         let at: Timestamp = written.parse().unwrap_or(Timestamp::UNIX_EPOCH);
         let principal = if layout.by_principal { partition.to_owned() } else { report.host_id.clone() };
         let item = (partition.to_owned(), sort.to_owned());
-        read.rows.push(Row { written: Written { principal, at, report }, item });
+        read.rows.push(Row { written: Written { principal, item: item.clone(), at, report }, item });
     }
 
     async fn scanned(&self, layout: &Layout, segment: i32, part: Part) -> Result<Page, CallFailed> {

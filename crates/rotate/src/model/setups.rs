@@ -20,6 +20,8 @@ pub enum May {
     /// A host's tables hold the old key elsewhere.
     Others,
     PersonDeactivates,
+    /// A person switches a key on again that we deactivated.
+    PersonActivates,
     PersonDeletes,
     PersonMovesLabel,
     PersonCreates,
@@ -135,6 +137,7 @@ impl Options {
         let has = |all: &[May]| all.iter().any(|may| self.has(*may));
         let by_hand = [
             PersonDeactivates,
+            PersonActivates,
             PersonDeletes,
             PersonMovesLabel,
             PersonMovesSecond,
@@ -194,6 +197,7 @@ impl Options {
             last_use: 0,
             controllers: [Controller { doing: None, memory: -1 }; 2],
             left,
+            needed: -1,
             canary_failed: -1,
             login_refused: false,
             second: self.second.map(|second| Second {
@@ -265,6 +269,13 @@ pub fn setups() -> Vec<(&'static str, bool, Options)> {
         ("person deactivates, killed", false, of(1, &[(PersonDeactivates, 1), (Crash, 1)])),
         ("person deactivates, drift", false, of(1, &[(PersonDeactivates, 1), (Drift, 1)])),
         ("person deactivates, forged refusal", true, of(1, &[(PersonDeactivates, 1), (ForgeRefused, 1)])),
+        (
+            "person activates, observing",
+            true,
+            Options { start: Start::Observing, ..of(1, &[(Want, 0), (PersonActivates, 1)]) },
+        ),
+        ("person activates", false, of(1, &[(PersonActivates, 1)])),
+        ("person activates a leftover", true, of(1, &[(PersonActivates, 1), (Crash, 1)])),
         ("person deletes", true, of(1, &[(PersonDeletes, 1)])),
         ("person deletes, two hosts", false, of(2, &[(PersonDeletes, 1)])),
         ("person deletes, killed", false, of(1, &[(PersonDeletes, 1), (Crash, 1)])),

@@ -152,7 +152,20 @@ impl Game {
                 world.keys[key as usize] = KeyState { status: Status::Free, maker: Maker::Us, hand: Hand::Nobody };
                 let mask = !(1 << key);
                 (world.used, world.ses, world.rec.own) = (world.used & mask, world.ses & mask, world.rec.own & mask);
-                (world.rec.deactivated, world.rec.long) = (world.rec.deactivated & mask, world.rec.long & mask);
+                let rec = &mut world.rec;
+                for keys in [
+                    &mut rec.deactivated,
+                    &mut rec.long,
+                    &mut rec.unanswered,
+                    &mut rec.switched_on,
+                    &mut rec.missing,
+                    &mut rec.gone,
+                ] {
+                    *keys &= mask;
+                }
+                if world.needed == key {
+                    world.needed = -1;
+                }
             }
         }
     }
@@ -344,6 +357,11 @@ impl Game {
                     return Err(format!("K{key}, made by a person, is deactivated"));
                 }
                 if state.status == Status::Active {
+                    if world.needed == key {
+                        return Err(format!(
+                            "K{key}, which a person switched on again, is deactivated as if it had not been"
+                        ));
+                    }
                     (state.status, state.hand) = (Status::Inactive, Hand::Us);
                 }
                 Some(done)
@@ -561,6 +579,17 @@ impl Game {
                     (state.status, state.hand) = (Status::Inactive, if ours { Hand::Either } else { Hand::Person });
                 });
             }
+            let deletes = |doing: Doing| matches!(doing.act, Act::Delete { key: k, .. } if k == key);
+            let at_it = world.controllers.iter().any(|c| touches(c.doing, key) || c.doing.is_some_and(deletes));
+            let ours = world.status(key) == Status::Inactive && world.hand(key) == Hand::Us && !at_it;
+            // One that nobody knows to be dead cannot be known to be brought back.
+            let known = bit(world.rec.deactivated, key) && !bit(world.rec.unanswered, key);
+            if ours && known && world.may(May::PersonActivates) {
+                one(format!("a person activates K{key}"), world.spend(May::PersonActivates), &|w| {
+                    let state = &mut w.keys[key as usize];
+                    (state.status, state.hand, w.needed) = (Status::Active, Hand::Nobody, key);
+                });
+            }
             if world.exists(key) && world.may(May::PersonDeletes) {
                 one(format!("a person deletes K{key}"), world.spend(May::PersonDeletes), &|w| {
                     let state = &mut w.keys[key as usize];
@@ -689,6 +718,7 @@ impl Game {
             *over = true;
         }
         hour.rec.lease &= verifies;
+        hour.rec.gone = hour.rec.missing;
         hour.pending_long = hour.labels[1] >= 0 || verifies;
         let mut days = hour.clone();
         if used && hour.last_use < 3 {

@@ -11,8 +11,8 @@ use crate::facts::{
 };
 use crate::policy::{DeleteOld, Policy};
 use crate::record::{
-    Backoff, ControlRecord, Creating, Deactivated, HostTrouble, Intention, KnownPlace, Lease, OwnLogin, Promoting,
-    ProvedDead, Published, Revoked, Roster, Soak, Wanted,
+    Backoff, ControlRecord, Creating, Deactivated, HostTrouble, Intention, KnownPlace, Lease, Missing, OwnLogin,
+    Promoting, ProvedDead, Published, Revoked, Roster, Soak, Wanted,
 };
 
 pub const KEYS: usize = 5;
@@ -114,6 +114,13 @@ pub struct Rec {
     pub deactivated: u8,
     /// Of these: days ago.
     pub long: u8,
+    /// Of these: nobody knows yet that it came about.
+    pub unanswered: u8,
+    /// Keys that were brought back.
+    pub switched_on: u8,
+    /// Keys that are not there any more; and of these, for so long that it is known.
+    pub missing: u8,
+    pub gone: u8,
     pub dead: i8,
     pub expect: u8,
     pub sealed: bool,
@@ -141,6 +148,10 @@ pub const LOST: Rec = Rec {
     own: 0,
     deactivated: 0,
     long: 0,
+    unanswered: 0,
+    switched_on: 0,
+    missing: 0,
+    gone: 0,
     dead: -1,
     expect: 0,
     sealed: false,
@@ -283,6 +294,8 @@ pub struct World {
     /// The old key's last login was refused, not a minute ago.
     pub login_refused: bool,
     pub second: Option<Second>,
+    /// The key that a person switched on again, as long as no clock began anew since; -1: none.
+    pub needed: i8,
 }
 
 pub const NOW: Timestamp = Timestamp::constant(1_800_000_000, 0);
@@ -404,6 +417,7 @@ impl World {
         let part = || Part::Further(second_place());
         Facts {
             me: me(i),
+            user: crate::facts::IamUser::default(),
             keys: keys.collect(),
             store: Store {
                 kind: if parameter_store { StoreKind::ParameterStore } else { StoreKind::SecretsManager },
@@ -532,7 +546,15 @@ impl World {
                 .map(|(version, over)| Soak { version: version_id(version), at: if over { ago(15) } else { NOW } }),
             own_logins: keys(rec.own).map(|k| OwnLogin { key: key_id(k), at: vec![NOW] }).collect(),
             deactivated: keys(rec.deactivated)
-                .map(|k| Deactivated { key: key_id(k), at: if bit(rec.long, k) { ago(5 * DAYS) } else { ago(1) } })
+                .map(|k| Deactivated {
+                    key: key_id(k),
+                    at: if bit(rec.long, k) { ago(5 * DAYS) } else { ago(1) },
+                    unanswered: bit(rec.unanswered, k),
+                })
+                .collect(),
+            switched_on: keys(rec.switched_on).map(key_id).collect(),
+            missing: keys(rec.missing)
+                .map(|k| Missing { key: key_id(k), since: if bit(rec.gone, k) { ago(60) } else { ago(1) } })
                 .collect(),
             proved_dead: key(rec.dead).map(|key| ProvedDead { key, at: ago(1), endpoints: Vec::new() }),
             roster: Roster {
@@ -540,6 +562,7 @@ impl World {
                 by: None,
                 sealed_at: rec.sealed.then(|| ago(50 * DAYS)),
                 names,
+                ..Roster::default()
             },
             trouble: trouble
                 .map(|j| HostTrouble { host: host_name(j), key: key_id(rec.trouble[j]), at: ago(1) })
@@ -582,6 +605,7 @@ impl World {
         };
         if record.complete_at != self.rec.complete_at() {
             self.last_use = 0;
+            self.needed = -1;
         }
         let names = record.roster.names.iter().fold(0, |mask, name| mask | 1 << number(name.as_str()));
         let mut trouble = [-1; HOSTS];
@@ -607,6 +631,10 @@ impl World {
             own: mask(&mut record.own_logins.iter().map(|own| &own.key)),
             deactivated: mask(&mut record.deactivated.iter().map(|d| &d.key)),
             long: mask(&mut long.map(|d| &d.key)),
+            unanswered: mask(&mut record.deactivated.iter().filter(|d| d.unanswered).map(|d| &d.key)),
+            switched_on: mask(&mut record.switched_on.iter()),
+            missing: mask(&mut record.missing.iter().map(|m| &m.key)),
+            gone: mask(&mut record.missing.iter().filter(|m| m.since < ago(30)).map(|m| &m.key)),
             dead: record.proved_dead.as_ref().map_or(-1, |dead| number(dead.key.as_str())),
             expect: record.roster.expect.unwrap_or(0) as u8,
             sealed: record.roster.sealed_at.is_some(),

@@ -37,8 +37,13 @@ pub(super) fn rule_10(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<T
         add(refusals, stops);
         return None;
     }
+    if let Some(until) = look.listed_late(&old.id) {
+        return wait(Reason::Settles { until });
+    }
     let until = clocks(look)?;
     if until > look.now {
+        let again = look.record.switched_on.contains(&old.id);
+        refusals.extend(again.then(|| Refusal::BroughtBack { key: old.id.clone() }));
         refusals.push(Refusal::Grace { until });
         return wait(Reason::Confirmed { until });
     }

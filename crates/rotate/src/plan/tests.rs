@@ -25,10 +25,11 @@ fn facts() -> Facts {
     record.lease = Some(Lease { holder: "me".into(), until: now() + SignedDuration::from_mins(5), ..Lease::default() });
     let (version_id, new, old) = (VersionId::new("v2"), KeyId::new("NEW"), KeyId::new("OLD"));
     record.published = Some(Published { version: version_id, key: new, at: now() - days(20) });
-    record.deactivated = vec![Deactivated { key: old.clone(), at: now() - days(10) }];
+    record.deactivated = vec![Deactivated { key: old.clone(), at: now() - days(10), unanswered: false }];
     record.old = Some(old);
     Facts {
         me: "me".into(),
+        user: crate::facts::IamUser::default(),
         keys: vec![key("OLD", KeyStatus::Inactive), key("NEW", KeyStatus::Active)],
         store: Store {
             kind: StoreKind::SecretsManager,
@@ -111,6 +112,7 @@ fn a_key_of_ours_that_a_host_reports_in_use_is_no_leftover() {
     facts.record.old = None;
     facts.store.versions.remove(0);
     facts.keys[0].status = KeyStatus::Active;
+    facts.record.deactivated.clear();
     let (at, until) = (facts.keys[0].created, facts.keys[0].created + SignedDuration::from_mins(5));
     facts.record.creating = vec![crate::record::Creating { at, until, key: Some(KeyId::new("OLD")) }];
     facts.fleet = vec![crate::facts::Host::never_heard(HostName::new("mx1"))];
@@ -178,7 +180,7 @@ fn every_refusal_has_words_and_a_fix() {
     classes.sort_unstable();
     classes.dedup();
     // As many as the contract has, those of what is not there, gives no answer, or follows late, and those of several places.
-    assert_eq!(classes.len(), 47);
+    assert_eq!(classes.len(), 49);
 }
 
 /// By a person, by a host's word, or by the label: the next looks do not deactivate it again, as if nothing had been.
@@ -205,7 +207,9 @@ fn a_key_that_was_brought_back_has_all_its_time_again() {
         (plan(&facts, &policy(), now).action, facts)
     };
     // As it would go on: its clocks are over.
-    assert_eq!(looked(&facts, now()).0, Some(Action::Intend { key: old.clone() }));
+    let before = ControlRecord { deactivated: Vec::new(), ..facts.record.clone() };
+    let before = Facts { record: before, ..facts.clone() };
+    assert_eq!(looked(&before, now()).0, Some(Action::Intend { key: old.clone() }));
     let action = Action::Reactivate { key: old.clone(), host };
     facts.record.done(&action, &Outcome::Done, &facts.clone(), &policy(), now());
     assert!(facts.record.deactivated_by_us(&old).is_none());
@@ -708,7 +712,7 @@ fn a_place_that_cannot_be_read_keeps_nobody_from_an_emergency_in_another() {
     let mut inactive = facts();
     inactive.gaps = vec![unseen("b")];
     inactive.keys = vec![key("NEW", KeyStatus::Inactive)];
-    inactive.record.deactivated = vec![Deactivated { key: KeyId::new("NEW"), at: now() - days(1) }];
+    inactive.record.deactivated = vec![Deactivated { key: KeyId::new("NEW"), at: now() - days(1), unanswered: false }];
     let decision = plan(&inactive, &policy(), now());
     let back = Action::Reactivate { key: KeyId::new("NEW"), host: None };
     assert_eq!((decision.action.as_ref(), classes(&decision)), (Some(&back), vec!["access-denied"]));
@@ -856,4 +860,67 @@ fn a_label_of_a_parameter_that_is_not_on_the_published_key_keeps_the_old_one_ali
     // What is put is published: nobody moves AWSCURRENT there.
     let put = Refusal::LabelMoved { kind: StoreKind::ParameterStore, current: Some(VersionId::new("3")) };
     assert!(put.words().contains("put version 3 of the parameter") && !put.fix().contains("AWSCURRENT"));
+}
+
+/// Whose the key is that hosts are given now, a person says first.
+#[test]
+fn no_key_is_made_where_somebody_moved_the_label() {
+    let mut facts = facts();
+    facts.record.want = Some(crate::record::Wanted { by: "anna".into(), at: now() });
+    (facts.record.old, facts.record.deactivated) = (None, Vec::new());
+    facts.keys = vec![key("NEW", KeyStatus::Active)];
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(Action::Create));
+    facts.keys = vec![key("THEIRS", KeyStatus::Active)];
+    facts.store.versions = vec![version("v3", "THEIRS", CURRENT)];
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!(decision.action, None);
+    assert!(classes(&decision).contains(&"label-moved"), "{decision:?}");
+}
+
+/// It had all the time that it needed, and no clock began anew: it is not deactivated a second time on an old list.
+#[test]
+fn a_key_that_is_listed_as_active_after_it_was_deactivated_is_left_alone() {
+    let mut facts = facts();
+    let until = now() + days(60);
+    let waiver = Some(crate::facts::Waiver { reason: "on its way out".into(), by: "anna".into(), until });
+    facts.fleet = vec![crate::facts::Host { waiver, ..crate::facts::Host::never_heard(HostName::new("mx1")) }];
+    facts.record.roster.sealed_at = Some(now() - days(30));
+    facts.record.complete_at = Some(now() - days(15));
+    let (old, at) = (KeyId::new("OLD"), now() - days(2));
+    facts.record.intention = Some(crate::record::Intention { key: old.clone(), at, logged_in: true });
+    facts.keys[0].status = KeyStatus::Active;
+    let minutes = SignedDuration::from_mins;
+    facts.record.deactivated[0].at = now() - minutes(9);
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action, decision.reason), (None, Reason::Settles { until: now() + minutes(1) }));
+    // Nobody answered the call: it is made again.
+    facts.record.deactivated[0].unanswered = true;
+    let again = Action::Deactivate { key: old.clone(), why: WhyGone::Retired };
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(again));
+    // Somebody brought it back: that is told for as long as its clocks run.
+    (facts.record.deactivated, facts.record.switched_on) = (Vec::new(), vec![old.clone()]);
+    facts.record.complete_at = Some(now() - minutes(60));
+    assert_eq!(classes(&plan(&facts, &policy(), now())), ["brought-back", "grace"]);
+    // A leftover is none any more.
+    (facts.record.old, facts.record.intention) = (None, None);
+    facts.store.versions.remove(0);
+    let (at, until) = (facts.keys[0].created, facts.keys[0].created + minutes(5));
+    facts.record.creating = vec![crate::record::Creating { at, until, key: Some(old.clone()) }];
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.clone(), classes(&decision)), (None, vec!["unexplained-key"]));
+    facts.record.switched_on.clear();
+    let cleared = Action::Deactivate { key: old, why: WhyGone::Leftover };
+    assert_eq!(plan(&facts, &policy(), now()).action, Some(cleared));
+}
+
+/// No command is printed that deletes what a host misses.
+#[test]
+fn an_inactive_key_that_a_host_names_is_named_and_not_called_inactive() {
+    let mut facts = facts();
+    (facts.record.old, facts.record.deactivated) = (None, Vec::new());
+    says_cut_off(&mut facts);
+    let used = KnownUse::Named { host: HostName::new("mx1") };
+    let told = Refusal::UnexplainedKey { key: KeyId::new("OLD"), used };
+    let decision = plan(&facts, &policy(), now());
+    assert!(decision.refusals.contains(&told), "{decision:?}");
 }

@@ -22,6 +22,7 @@ fn key(id: &KeyId, status: KeyStatus) -> crate::facts::Key {
 fn facts(keys: Vec<crate::facts::Key>, record: &ControlRecord) -> Facts {
     Facts {
         me: "a".into(),
+        user: crate::facts::IamUser::default(),
         keys,
         store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
         place: crate::facts::KeyPlace::secret("a"),
@@ -99,6 +100,7 @@ fn back_off_grows_to_six_hours() {
 fn with_fleet(record: &ControlRecord, fleet: Vec<crate::facts::Host>) -> Facts {
     Facts {
         me: "a".into(),
+        user: crate::facts::IamUser::default(),
         keys: Vec::new(),
         store: crate::facts::Store { kind: crate::facts::StoreKind::SecretsManager, versions: Vec::new() },
         place: crate::facts::KeyPlace::secret("a"),
@@ -186,13 +188,14 @@ fn a_create_that_nobody_answered_may_arrive_for_a_minute_however_often_is_looked
     let mut record = ControlRecord::new("ses");
     record.take("a", None, &policy(), now()).unwrap();
     record.begin(&Action::Create, None, now());
-    let lease = now() + mins(5);
+    // As long as its call may go out.
+    let lease = now() + SignedDuration::from_secs(65);
     // Killed there: it is as it was begun, and no look makes it longer.
     for minute in 1..20 {
         record.take("a", None, &policy(), now() + mins(minute)).unwrap();
         assert_eq!(record.creating[0].until, lease, "after {minute} min");
     }
-    assert!(record.creating_now(now() + mins(6)).is_none() && !record.creating[0].fits(now() + mins(6)));
+    assert!(record.creating_now(now() + mins(2)).is_none() && !record.creating[0].fits(now() + mins(2)));
     // A key that is held is renewed with the lease.
     let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
     let mut made = record.clone();
@@ -235,7 +238,7 @@ fn a_deactivation_that_failed_is_not_ours() {
     assert_eq!(record.deactivated_by_us(&id).map(|d| d.at), Some(second));
     // Done: known once, and since then.
     ended(&mut record, Outcome::Done, second);
-    assert_eq!(record.deactivated, [Deactivated { key: id.clone(), at: second }]);
+    assert_eq!(record.deactivated, [Deactivated { key: id.clone(), at: second, unanswered: false }]);
 }
 
 /// IAM tells it as a use of the key: nobody else is to be blamed for it.
@@ -390,4 +393,205 @@ fn the_places_of_a_rotation_stay_until_a_person_removes_them() {
     look(&mut facts, 6);
     assert_eq!((known(&facts), facts.first_before()), (of([("c", true), ("a", true)]), None));
     assert_eq!(facts.record.complete_at, None);
+}
+
+/// Whoever made it may store it as long as they hold the lease.
+#[test]
+fn a_key_that_was_made_is_kept_for_as_long_as_the_lease() {
+    let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    record.begin(&Action::Create, None, now());
+    record.done(&Action::Create, &Outcome::Created(key.clone()), &facts(Vec::new(), &record), &policy(), now());
+    assert_eq!(record.creating, [Creating { at: now(), until: now() + mins(5), key: Some(key) }]);
+}
+
+fn version(id: &str, key: &str, label: &str) -> crate::facts::Version {
+    let (id, value) = (VersionId::new(id), crate::facts::Value::Login(KeyId::new(key)));
+    crate::facts::Version { id, created: now(), labels: vec![label.into()], value }
+}
+
+/// These two keys, the first of which was published before the second.
+fn with_two_keys(record: &ControlRecord) -> Facts {
+    let keys = ["OLD", "NEW"].map(|id| key(&KeyId::new(id), KeyStatus::Active));
+    let mut facts = facts(keys.to_vec(), record);
+    facts.store.versions = vec![version("v1", "OLD", PREVIOUS), version("v2", "NEW", CURRENT)];
+    facts
+}
+
+/// At the first look ever nobody has asked for a rotation: the other key is a person's.
+#[test]
+fn only_a_record_that_was_lost_takes_the_key_before_for_an_old_one() {
+    let lost = ControlRecord::new("ses");
+    let first = ControlRecord { is_first: true, ..lost.clone() };
+    let old = |record| look(&with_two_keys(&record), &policy(), now());
+    assert_eq!(old(lost).old, Some(KeyId::new("OLD")));
+    let first = old(first);
+    assert_eq!((first.old.clone(), first.published.is_some()), (None, true));
+    let mut facts = with_two_keys(&first);
+    facts.record.take("a", None, &policy(), now()).unwrap();
+    let decision = crate::plan::plan(&facts, &policy(), now());
+    let told: Vec<_> = decision.refusals.iter().map(crate::refusal::Refusal::class).collect();
+    assert_eq!((decision.action, told), (None, vec!["unexplained-key"]));
+}
+
+/// A person gave hosts another key and deleted the published one: it is theirs that comes before the next.
+#[test]
+fn the_key_before_is_the_one_that_hosts_were_given() {
+    let mut record = ControlRecord::new("ses");
+    record.published = Some(Published { version: VersionId::new("v1"), key: KeyId::new("GONE"), at: now() });
+    let publish = |keys: &[&str]| {
+        let mut facts = with_two_keys(&record);
+        facts.store.versions = vec![version("v2", "THEIRS", CURRENT), version("v3", "NEW", PENDING)];
+        facts.keys = keys.iter().map(|id| key(&KeyId::new(*id), KeyStatus::Active)).collect();
+        let action = Action::Promote { from: None, version: VersionId::new("v3"), key: KeyId::new("NEW") };
+        let mut record = record.clone();
+        record.done(&action, &Outcome::Done, &facts, &policy(), now());
+        record.old
+    };
+    assert_eq!(publish(&["THEIRS", "NEW"]), Some(KeyId::new("THEIRS")));
+    assert_eq!(publish(&["GONE", "NEW"]), Some(KeyId::new("GONE")));
+    assert_eq!(publish(&["NEW"]), None);
+}
+
+/// A person vouched for that host; it is no reason to begin anew for ever.
+#[test]
+fn a_confirmation_that_is_dated_ahead_begins_no_clock_anew() {
+    let standing = |minutes| crate::facts::Standing {
+        version: VersionId::new("v2"),
+        key: KeyId::new("NEW"),
+        at: now() + mins(minutes),
+        proof: crate::facts::Proved::True,
+    };
+    let of = |clock_ahead, minutes| {
+        let host = crate::facts::Host { clock_ahead, standing: Some(standing(minutes)), ..host("mx1") };
+        retire::confirmed_since(&with_fleet(&ControlRecord::new("ses"), vec![host]), now())
+    };
+    assert!(of(false, 1) && !of(false, -1));
+    assert!(!of(true, 60 * 24 * 9));
+}
+
+/// What IAM lists may be ten minutes old.
+#[test]
+fn a_key_is_gone_when_it_was_not_listed_for_ten_minutes() {
+    let old = KeyId::new("OLD");
+    let mut record = ControlRecord::new("ses");
+    (record.old, record.revoked) = (Some(old.clone()), Vec::new());
+    record.deactivated = vec![Deactivated { key: old.clone(), at: now() - mins(90), unanswered: false }];
+    record.creating = vec![Creating { at: now() - mins(900), until: now() - mins(895), key: Some(KeyId::new("LEFT")) }];
+    let seen = |record: &ControlRecord, ids: &[&str], minutes| {
+        let keys = ids.iter().map(|id| key(&KeyId::new(*id), KeyStatus::Inactive)).collect();
+        look(&facts(keys, record), &policy(), now() + mins(minutes))
+    };
+    let knows = |record: &ControlRecord| {
+        (record.old.is_some(), record.deactivated_by_us(&old).is_some(), record.creating.len())
+    };
+    let mut once = seen(&record, &[], 0);
+    assert_eq!(knows(&once), (true, true, 1));
+    once = seen(&once, &[], 9);
+    assert_eq!(knows(&once), (true, true, 1));
+    // Listed again: it was an old list.
+    let listed = seen(&once, &["OLD", "LEFT"], 9);
+    assert_eq!((knows(&listed), listed.missing.len()), ((true, true, 1), 0));
+    assert_eq!(knows(&seen(&listed, &[], 11)), (true, true, 1));
+    assert_eq!(knows(&seen(&once, &[], 10)), (false, false, 0));
+    // With the store unseen it is the same list.
+    let mut blind = facts(Vec::new(), &once);
+    blind.gaps = vec![crate::facts::Gap { part: Part::Store, why: crate::facts::WhyUnseen::NoAnswer }];
+    assert_eq!(knows(&look(&blind, &policy(), now() + mins(9))), (true, true, 1));
+}
+
+/// For ten minutes it may be an old list; after that somebody switched it on again, and needs it.
+#[test]
+fn a_deactivated_key_that_is_active_again_is_somebodys_who_needs_it() {
+    let old = KeyId::new("OLD");
+    let action = Action::Deactivate { key: old.clone(), why: crate::plan::WhyGone::Retired };
+    let mut record = ControlRecord::new("ses");
+    (record.old, record.complete_at) = (Some(old.clone()), Some(now() - mins(9000)));
+    record.intention = Some(Intention { key: old.clone(), at: now() - mins(2), logged_in: true });
+    record.begin(&action, None, now());
+    record.done(&action, &Outcome::Done, &facts(Vec::new(), &record), &policy(), now());
+    let disowned = |record: &ControlRecord, status, minutes| {
+        let mut facts = facts(vec![key(&old, status)], record);
+        facts.gaps = vec![crate::facts::Gap { part: Part::Store, why: crate::facts::WhyUnseen::NoAnswer }];
+        look(&facts, &policy(), now() + mins(minutes))
+    };
+    let late = disowned(&record, KeyStatus::Active, 9);
+    assert_eq!((late.deactivated_by_us(&old).is_some(), late.complete_at.is_some()), (true, true));
+    assert!(disowned(&late, KeyStatus::Inactive, 11).deactivated_by_us(&old).is_some(), "it was an old list");
+    let anew = disowned(&record, KeyStatus::Active, 10);
+    assert!(anew.deactivated_by_us(&old).is_none());
+    assert_eq!((anew.complete_at, anew.intention.clone(), anew.switched_on), (None, None, vec![old.clone()]));
+    // One that nobody answered, and that never was seen Inactive: its time begins anew, and nobody is known to need it.
+    record.deactivated[0].unanswered = true;
+    let anew = disowned(&record, KeyStatus::Active, 1);
+    assert_eq!((anew.deactivated.len(), anew.complete_at, anew.switched_on.len()), (0, None, 0));
+    let seen = disowned(&record, KeyStatus::Inactive, 0);
+    assert!(!seen.deactivated[0].unanswered);
+    assert_eq!(disowned(&seen, KeyStatus::Active, 10).switched_on, [old]);
+    // One of an earlier release was answered.
+    let before: Deactivated = serde_json::from_str(r#"{"key":"OLD","at":"2026-03-02T08:00:00Z"}"#).unwrap();
+    assert!(!before.unanswered);
+}
+
+/// Somebody added a host to the configuration, and it has not reported yet.
+#[test]
+fn a_roster_that_was_sealed_with_fewer_than_are_expected_now_is_open_again() {
+    let expects = |expected_hosts| Policy { expected_hosts, ..policy() };
+    let fleet = |names: &[&str]| names.iter().map(|name| host(name)).collect::<Vec<_>>();
+    let seen = |record: &ControlRecord, names: &[&str], expected| {
+        look(&with_fleet(record, fleet(names)), &expects(expected), now()).roster
+    };
+    let with = |roster: Roster| ControlRecord { roster, ..ControlRecord::new("ses") };
+    let two = with(seen(&ControlRecord::new("ses"), &["mx1", "mx2"], 2));
+    assert_eq!((two.roster.sealed_at.is_some(), two.roster.sealed_with), (true, Some(2)));
+    let raised = with(seen(&two, &["mx1", "mx2"], 3));
+    assert_eq!(raised.roster.sealed_at, None);
+    let told = retire::fleet_stops(&with_fleet(&raised, fleet(&["mx1", "mx2"])), None, now());
+    let open = crate::refusal::Refusal::RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: Some(2) };
+    assert!(told.contains(&open), "{told:?}");
+    // The third one is there; or the number is put right; or a person says that there are two.
+    assert_eq!(seen(&raised, &["mx1", "mx2", "mx3"], 3).sealed_with, Some(3));
+    assert!(seen(&raised, &["mx1", "mx2"], 2).sealed_at.is_some());
+    let said = Roster { expect: Some(2), names: raised.roster.names.clone(), ..Roster::default() };
+    let said = with(seen(&with(said), &["mx1", "mx2"], 3));
+    assert!(said.roster.sealed_at.is_some());
+    assert!(seen(&said, &["mx1", "mx2"], 3).sealed_at.is_some(), "it was about what was configured then");
+    assert_eq!(seen(&said, &["mx1", "mx2"], 4).sealed_at, None);
+    // As an earlier release wrote it.
+    let before = Roster { sealed_with: None, ..two.roster };
+    assert!(seen(&with(before), &["mx1", "mx2"], 3).sealed_at.is_some());
+}
+
+/// A typo in `iam_user`, or credentials of another account: what is not there is not gone.
+#[test]
+fn the_keys_of_another_user_change_nothing() {
+    let user = |name: &str, account: Option<&str>| IamUser { name: name.into(), account: account.map(Into::into) };
+    let mut facts = with_two_keys(&ControlRecord::new("ses"));
+    facts.user = user("ses-smtp", None);
+    facts.record = look(&facts, &policy(), now());
+    facts.user = user("SES-smtp", Some("111111111111"));
+    facts.record = look(&facts, &policy(), now());
+    assert_eq!(facts.record.user, Some(facts.user.clone()));
+    facts.record.deactivated = vec![Deactivated { key: KeyId::new("OLD"), at: now(), unanswered: false }];
+    facts.record.take("a", None, &policy(), now()).unwrap();
+    let known = facts.record.clone();
+    facts.keys = vec![key(&KeyId::new("THEIRS"), KeyStatus::Active)];
+    for other in [user("ses-stmp", None), user("ses-smtp", Some("222222222222"))] {
+        facts.user = other.clone();
+        assert_eq!(look(&facts, &policy(), now() + mins(1)), known);
+        assert_eq!(look(&facts, &policy(), now() + mins(100)), known);
+        let decision = crate::plan::plan(&facts, &policy(), now());
+        let told = crate::refusal::Refusal::WrongUser { user: known.user.clone().unwrap(), is: other };
+        assert_eq!((decision.action, decision.refusals), (None, vec![told]));
+    }
+    // Whoever asks nobody who it is does not know the account, and it stays known.
+    let mut facts = with_two_keys(&known);
+    facts.user = user("ses-smtp", None);
+    let seen = look(&facts, &policy(), now());
+    assert_eq!(seen.user, Some(user("ses-smtp", Some("111111111111"))));
+    // One who never saw the published key pins nothing.
+    let mut first = with_two_keys(&ControlRecord::new("ses"));
+    first.keys.clear();
+    assert_eq!(look(&first, &policy(), now()).user, None);
 }

@@ -108,7 +108,7 @@ impl Controller {
                 self.change(entry, |record, _| {
                     // Who stood on it and vanished is still missed.
                     let names = std::mem::take(&mut record.roster.names);
-                    record.roster = Roster { expect: Some(expect), by: Some(by.clone()), sealed_at: None, names };
+                    record.roster = Roster { expect: Some(expect), by: Some(by.clone()), names, ..Roster::default() };
                     record.complete_at = None;
                     record.intention = None;
                     true

@@ -11,7 +11,7 @@ use crate::aws::{CallFailed, FailKind, payload};
 use crate::config::Form;
 use crate::evidence;
 use crate::facts::{
-    CURRENT, Facts, Further, Gap, KeyId, KeyPlace, PENDING, Part, Store, StoreKind, Version, VersionId,
+    CURRENT, Facts, Further, Gap, IamUser, KeyId, KeyPlace, PENDING, Part, Store, StoreKind, Version, VersionId,
 };
 use crate::hosts::Read;
 use crate::plan::plan;
@@ -64,6 +64,10 @@ impl Controller {
         }
         let mut facts = Facts {
             me: self.me.clone(),
+            user: IamUser {
+                name: self.keys.user().to_owned(),
+                account: self.caller.as_ref().map(|caller| caller.account.clone()),
+            },
             keys: taken(keys, Part::Keys, &mut gaps, &mut faults).unwrap_or_default(),
             place: self.first.clone(),
             store,

@@ -17,7 +17,7 @@ async fn deactivated(lab: &Lab) -> (Controller, Kept, KeyId) {
     let record = ControlRecord {
         old: Some(key.clone()),
         published: Some(Published { version: VersionId::new("v2"), key: KeyId::new("NEW"), at: now }),
-        deactivated: vec![Deactivated { key: key.clone(), at: now }],
+        deactivated: vec![Deactivated { key: key.clone(), at: now, unanswered: false }],
         complete_at: Some(now),
         intention: Some(Intention { key: key.clone(), at: now, logged_in: true }),
         ..kept.record.clone()
@@ -91,6 +91,7 @@ fn a_host_of_another_parameter_counts_by_what_that_gives_now() {
     let store = |versions| Store { kind: StoreKind::ParameterStore, versions };
     let standing = Standing { version: VersionId::new("2"), key: key.clone(), at, proof: Proved::True };
     let mut facts = Facts {
+        user: crate::facts::IamUser::default(),
         me: String::new(),
         keys: Vec::new(),
         store: store(vec![version("2", &[]), version("3", &[CURRENT])]),

@@ -36,6 +36,7 @@ impl World {
         let (key, version) = (KeyId::new("AKIA1"), VersionId::new("v1"));
         let facts = Facts {
             me: "controller".into(),
+            user: crate::facts::IamUser::default(),
             keys: vec![Key { id: key.clone(), status: KeyStatus::Active, created: first, last_used: LastUsed::Never }],
             store: Store {
                 kind: StoreKind::SecretsManager,

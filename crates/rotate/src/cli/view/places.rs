@@ -47,6 +47,10 @@ impl PlaceView<'_> {
         }
     }
 
+    pub fn is_seen(&self) -> bool {
+        !matches!(self.gives, Gives::NotSeen)
+    }
+
     pub fn words(&self) -> String {
         let Self { place, gives } = self;
         match gives {

@@ -98,9 +98,10 @@ mod look {
             at: now() - SignedDuration::from_mins(10),
         });
         record.old = Some(KeyId::new(OLD));
-        record.roster = Roster { expect: Some(fleet.len()), by: None, sealed_at: Some(now()), names: Vec::new() };
+        record.roster = Roster { expect: Some(fleet.len()), by: None, sealed_at: Some(now()), ..Roster::default() };
         let mut facts = Facts {
             me: "me".into(),
+            user: crate::facts::IamUser::default(),
             keys: vec![key(OLD), key(NEW)],
             store: Store {
                 kind: StoreKind::SecretsManager,
