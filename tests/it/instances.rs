@@ -230,6 +230,36 @@ fn one_that_runs_out_of_sight_is_told_and_one_in_a_container_is_not_of_this_host
     assert_eq!(seen, (false, Vec::new()));
 }
 
+/// As by `RootDirectory=` of a unit: it has mounts of its own besides, and is on this host all the same.
+#[test]
+fn one_with_another_root_directory_is_told() {
+    let (first, second) = (instance("hash", &format!("{HOP} {OLD}\n")), instance("hash", &format!("{HOP} {OLD}\n")));
+    let scratch = tempfile::tempdir().unwrap();
+    let (root, config_dir) = (scratch.path().display(), second.config_dir.display());
+    let script = format!(
+        "mount -t tmpfs tmpfs {root} && for d in usr etc dev proc tmp var run; do mkdir {root}/$d && mount --rbind /$d {root}/$d; done \
+         && for d in bin sbin lib lib32 lib64; do [ ! -L /$d ] || cp -P /$d {root}/; done \
+         && exec chroot {root} /usr/sbin/postfix -c {config_dir} start"
+    );
+    let started = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", &script])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(started.success());
+    let port = second.smtpd_port;
+    wait_for("its SMTP server", UP, || std::net::TcpStream::connect(("127.0.0.1", port)).ok());
+    let pid = fs::read_to_string(second.base.join("spool/pid/master.pid")).unwrap().trim().to_owned();
+    let view = look_at_running(&first.config_dir);
+    second.stop();
+    let told: Vec<_> = view.beside.iter().map(|finding| finding.what.as_str()).collect();
+    let named = format!("(process {pid}) with ");
+    assert!(told.iter().any(|what| what.contains(&named) && what.contains("for its root directory")), "{told:?}");
+    assert!(view.incomplete.contains(&"another Postfix that runs".to_owned()), "{:?}", view.incomplete);
+}
+
 /// With fewer rights than the mail server has: of one that is no target it is not known which it is.
 #[test]
 fn one_that_may_not_be_looked_at_is_told_by_its_process() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::Postfix;
 use super::master::MasterEntry;
-use super::programs::{Known, found_at};
+use super::programs::{KnownPrograms, found_at};
 use super::reached::Reached;
 use super::readers::{FileText, ReadingUser};
 use super::settings::{Settings, Setup};
@@ -75,12 +75,12 @@ pub(super) struct CommandService {
     /// `USER` or `USER:GROUP`, where the command says so.
     user: Option<String>,
     argv: Vec<String>,
-    place: Place,
+    started_in: StartedIn,
 }
 
 /// Where it is run.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Place {
+struct StartedIn {
     /// In the queue directory, where nothing is said.
     directory: Option<String>,
     /// Below the queue directory, with programs and files of its own.
@@ -121,7 +121,12 @@ impl CommandService {
             let program = daemons.join(entry.command.trim_start_matches('/')).display().to_string();
             let words = entry.arguments.into_iter().chain(entry.options.into_values());
             let argv = std::iter::once(program).chain(words).collect();
-            return Some(Self { starter: Starter::Program(entry.name), user: None, argv, place: Place::default() });
+            return Some(Self {
+                starter: Starter::Program(entry.name),
+                user: None,
+                argv,
+                started_in: StartedIn::default(),
+            });
         }
         let starter = match entry.program.as_str() {
             "pipe" => Starter::Service(entry.name),
@@ -145,7 +150,7 @@ impl CommandService {
                     std::iter::once(program.to_owned()).filter(|word| !word.is_empty()).chain(words.by_ref()).collect();
             }
         }
-        Some(Self { starter, user, argv, place: Place { directory, is_in_jail } })
+        Some(Self { starter, user, argv, started_in: StartedIn { directory, is_in_jail } })
     }
 
     /// Those of local(8), by what it goes by.
@@ -153,7 +158,7 @@ impl CommandService {
         let of = |name: &'static str| {
             let argv: Vec<String> = settings.get(name).split_ascii_whitespace().map(str::to_owned).collect();
             let starter = Starter::Parameter { name, in_master: in_master(name) };
-            (!argv.is_empty()).then_some(Self { starter, user: None, argv, place: Place::default() })
+            (!argv.is_empty()).then_some(Self { starter, user: None, argv, started_in: StartedIn::default() })
         };
         MAILBOX.into_iter().filter_map(of).collect()
     }
@@ -185,9 +190,9 @@ impl CommandService {
     }
 
     /// Is it known to send nothing out?
-    fn is_known(&self, known: Known<'_>) -> bool {
+    fn is_known(&self, known: KnownPrograms<'_>) -> bool {
         match self.starter {
-            _ if self.place.is_in_jail => false,
+            _ if self.started_in.is_in_jail => false,
             Starter::Service(_) | Starter::Spawn { .. } => known.sends_nothing(&self.argv),
             Starter::Program(_) | Starter::Parameter { name: "mailbox_command_maps", .. } => false,
             Starter::Parameter { .. } => known.line_sends_nothing(&self.argv.join(" ")),
@@ -196,7 +201,7 @@ impl CommandService {
 
     /// Where it is run; `queue`: what Postfix runs in.
     fn directory(&self, queue: &Path) -> PathBuf {
-        queue.join(self.place.directory.as_deref().unwrap_or_default())
+        queue.join(self.started_in.directory.as_deref().unwrap_or_default())
     }
 
     /// The file of Postfix's that it stands in.
@@ -276,7 +281,7 @@ impl Postfix {
                 let directory = service.directory(&queue);
                 let mut looked =
                     Looked::through(service, &of.join(service.file()), &names, &passwd, reader, &directory);
-                let known = Known { reader, directory: &directory, sendmail: &sendmail };
+                let known = KnownPrograms { reader, directory: &directory, sendmail: &sendmail };
                 if looked.doubt.is_none() && service.is_reached(&reached) && !service.is_known(known) {
                     let program = service.argv.first().map_or("", String::as_str);
                     looked.doubt = Some(UnknownLogin::NotKnown(PathBuf::from(program)));
@@ -628,7 +633,8 @@ mod tests {
             &[],
         );
         let reached = Reached::of(&routing, &Vec::new(), &[]);
-        let known = Known { reader: ReadingUser::Root, directory: Path::new("/"), sendmail: Path::new("/none") };
+        let known =
+            KnownPrograms { reader: ReadingUser::Root, directory: Path::new("/"), sendmail: Path::new("/none") };
         let told: Vec<_> =
             commands.iter().filter(|c| c.is_reached(&reached) && !c.is_known(known)).map(|c| c.id()).collect();
         assert_eq!(told, ["pipe:bulk", "pipe:jail", "pipe:10030"]);
@@ -656,8 +662,12 @@ mod tests {
         let look = |argv: &str| {
             let argv = argv.replace("DIR", &dir.path().display().to_string());
             let argv = argv.split(' ').map(str::to_owned).collect();
-            let service =
-                CommandService { starter: Starter::Service("x".into()), user: None, argv, place: Place::default() };
+            let service = CommandService {
+                starter: Starter::Service("x".into()),
+                user: None,
+                argv,
+                started_in: StartedIn::default(),
+            };
             Looked::through(
                 &service,
                 Path::new("/etc/master.cf"),
@@ -699,7 +709,7 @@ mod tests {
         file("commands", "list DIR/send -x\n");
         let argv = vec![format!("hash:{}", at("commands").display())];
         let starter = Starter::Parameter { name: "mailbox_command_maps", in_master: false };
-        let service = CommandService { starter, user: None, argv, place: Place::default() };
+        let service = CommandService { starter, user: None, argv, started_in: StartedIn::default() };
         assert_eq!(
             Looked::through(&service, Path::new("/etc/main.cf"), &[], "", ReadingUser::Root, Path::new("/")),
             named
@@ -736,7 +746,7 @@ mod tests {
                 starter: Starter::Service("x".into()),
                 user: Some("u".into()),
                 argv,
-                place: Place::default(),
+                started_in: StartedIn::default(),
             };
             let passwd = format!("u:x:9:9::{}:/bin/sh\n", dir.path().display());
             Looked::through(

@@ -182,6 +182,12 @@ impl Postfix {
         }
     }
 
+    /// Are there others on this host, which may have the same tables, as far as targets and main.cf name them?
+    pub(super) fn has_others(&self, settings: &Settings) -> bool {
+        self.targets.of_all.iter().any(|target| *target != self.config_dir)
+            || !self.named_by(settings, &self.config_dir).is_empty()
+    }
+
     /// Each directory, and the file that names it.
     fn named_by(&self, settings: &Settings, config_dir: &Path) -> Vec<(PathBuf, PathBuf)> {
         let dirs = PARAMETERS.into_iter().flat_map(|parameter| settings.list(parameter));

@@ -89,7 +89,7 @@ pub(super) fn found_at(program: &str, directory: &Path) -> PathBuf {
 
 /// Who asks, and what is known of where.
 #[derive(Clone, Copy)]
-pub(super) struct Known<'a> {
+pub(super) struct KnownPrograms<'a> {
     pub(super) reader: ReadingUser,
     /// Where the program is started.
     pub(super) directory: &'a Path,
@@ -97,7 +97,7 @@ pub(super) struct Known<'a> {
     pub(super) sendmail: &'a Path,
 }
 
-impl Known<'_> {
+impl KnownPrograms<'_> {
     /// Does this command send nothing out?
     pub(super) fn sends_nothing(self, argv: &[String]) -> bool {
         self.command(argv, MOST)
@@ -328,8 +328,12 @@ fn simple_commands(text: &str) -> Option<Vec<Vec<Word>>> {
 mod tests {
     use super::*;
 
-    fn known() -> Known<'static> {
-        Known { reader: ReadingUser::Root, directory: Path::new("/"), sendmail: Path::new("/usr/sbin/sendmail") }
+    fn known() -> KnownPrograms<'static> {
+        KnownPrograms {
+            reader: ReadingUser::Root,
+            directory: Path::new("/"),
+            sendmail: Path::new("/usr/sbin/sendmail"),
+        }
     }
 
     #[test]

@@ -424,8 +424,8 @@ impl Postfix {
                 problems.push(Problem::warning(
                     Some(file.clone()),
                     "every local user can read the logins in it, and keep it from being changed with a lock".into(),
-                    match Some(settings.get("mail_owner")).filter(|_| store.is_proxied) {
-                        // proxymap(8) opens it with the rights of that user alone.
+                    match Some(settings.get("mail_owner")).filter(|_| store.is_proxied || self.has_others(settings)) {
+                        // proxymap(8), which may be another instance's, opens it with the rights of that user alone.
                         Some(owner) => {
                             format!("chgrp \"$(id -gn {})\" {name} && chmod o-r,g+r {name}", quoted(owner))
                         }
