@@ -236,7 +236,7 @@ impl Rotation {
     }
 
     /// Asked for the end, it comes to it. What is under way in AWS stays as it is.
-    fn is_stopped(mut self) {
+    fn stop(mut self) {
         kill_process(Pid::from_child(&self.run), Signal::TERM).expect("it runs");
         wait_for("relaykey-rotate to end", STEP, || self.run.try_wait().expect("its end"));
     }
@@ -435,7 +435,7 @@ fn a_host_that_goes_back_before_the_old_key_is_deactivated_keeps_it_alive() {
         let new = two.moves(&run);
         two.goes_back();
         assert_eq!(two.members[1].key_of_mail(), two.old, "its mail goes on, with the old key");
-        run.is_stopped();
+        run.stop();
 
         // Now the clocks that began before would be over, and the old key stays, for this host alone.
         two.goes_by("grace = \"2s\"\nlast_use_lag = \"12s\"\nobserve = \"2s\"\n");
@@ -468,7 +468,7 @@ fn a_host_that_goes_back_after_the_old_key_was_deactivated_gets_it_back_at_once(
         by_hand(&two.members[1], &two.old_login);
         wait_for("the old key to be brought back", STEP, || two.lab.is_live(&two.old).then_some(()));
         let back = two.last("reactivate");
-        run.is_stopped();
+        run.stop();
         let logins = |accepted: bool| {
             let logins = two.lab.standin.logins().into_iter();
             let of_old = logins.filter(|login| login.username == two.old && login.accepted == accepted);

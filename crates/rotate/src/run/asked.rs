@@ -413,9 +413,14 @@ mod tests {
                 "agent": "relaykey", "outcome": "hello", "targets": [], "error": null, "approved_by": null, "previous_username": null,
             }));
             let at = at.parse::<Timestamp>().unwrap();
-            let written =
-                crate::evidence::Written { principal: principal.into(), at, report: report.expect("a report") };
-            Row { written, item: (principal.into(), format!("ses#{host_id}")) }
+            let item = (principal.to_owned(), format!("ses#{host_id}"));
+            let written = crate::evidence::Written {
+                principal: principal.into(),
+                item: item.clone(),
+                at,
+                report: report.expect("a report"),
+            };
+            Row { written, item }
         };
         let host = HostName::new("mx1");
         let (ours, forged) =
