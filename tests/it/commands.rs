@@ -357,8 +357,8 @@ fn settings_of_postfix_that_lose_mail_are_found() {
         (
             &[("smtp_sasl_tls_security_options", "noanonymous, noplaintext")],
             "error",
-            "noplaintext",
-            "smtp_sasl_tls_security_options = noanonymous",
+            "smtp_sasl_tls_verified_security_options contains noplaintext (where it is unset, it follows smtp_sasl_tls_security_options)",
+            "smtp_sasl_tls_verified_security_options = noanonymous",
         ),
         (&[("smtp_sasl_mechanism_filter", "cram-md5")], "error", "neither PLAIN nor LOGIN", "plain, login"),
         (&[("relayhost", "")], "error", "relayhost is empty", "set relayhost to [localhost]:"),

@@ -230,7 +230,13 @@ impl Postfix {
             let in_clear = option == "smtp_sasl_security_options";
             let words = settings.list(option);
             if words.iter().any(|word| word.eq_ignore_ascii_case("noplaintext")) {
-                let also = if in_clear { "" } else { " (where it is unset, it follows smtp_sasl_security_options)" };
+                let also = match option {
+                    "smtp_sasl_tls_security_options" => " (where it is unset, it follows smtp_sasl_security_options)",
+                    "smtp_sasl_tls_verified_security_options" => {
+                        " (where it is unset, it follows smtp_sasl_tls_security_options)"
+                    }
+                    _ => "",
+                };
                 // What else it excludes stays excluded.
                 let is_other = |word: &&&str| words.iter().any(|have| have.eq_ignore_ascii_case(word));
                 let mut rest: Vec<&str> = OTHER_OPTIONS.iter().filter(is_other).copied().collect();
