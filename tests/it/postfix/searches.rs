@@ -246,7 +246,7 @@ fn a_server_that_hangs_on_one_key_is_named_and_waited_for_once() {
     // A next hop without an entry: its keys are asked for together, with those of the other.
     instance.set(
         "transport_maps",
-        "inline:{ {b.example = smtp:[relay.internal]:587}, {c.example = smtp:second.relay.internal:25} }",
+        "inline:{ {b.example = smtp:[relay.internal]:587}, {c.example = smtp:second.relay.internal:587} }",
     );
     let relay = Relay { endpoint_aliases: vec!["relay.internal".into(), "second.relay.internal".into()], ..relay() };
     let postfix_of_both = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
