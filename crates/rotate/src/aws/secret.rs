@@ -18,14 +18,14 @@ const UNLABELLED: usize = 5;
 const PAGES: usize = 20;
 
 /// What a version was found to hold.
-enum Content {
+enum SecretValue {
     Nothing,
     Text(Secret),
     /// Bytes that are no text: somebody's, and no login.
     Bytes,
 }
 
-impl Content {
+impl SecretValue {
     fn of(text: Option<String>, bytes: Option<Vec<u8>>) -> Self {
         match (text, bytes.map(String::from_utf8)) {
             (Some(text), _) | (None, Some(Ok(text))) => Self::Text(Secret::new(text)),
@@ -148,12 +148,12 @@ impl SecretAt {
                 Ok((content, created)) => {
                     version.created = created.unwrap_or(version.created);
                     match content {
-                        Content::Text(text) => {
+                        SecretValue::Text(text) => {
                             version.value = Seen::value_of(Some(&text));
                             values.insert(version.id.clone(), text);
                         }
-                        Content::Bytes => version.value = Value::Unreadable,
-                        Content::Nothing => version.value = Value::Empty,
+                        SecretValue::Bytes => version.value = Value::Unreadable,
+                        SecretValue::Nothing => version.value = Value::Empty,
                     }
                 }
                 Err(failed)
@@ -171,7 +171,7 @@ impl SecretAt {
     }
 
     /// With when it was made.
-    async fn value(&self, version: &VersionId) -> Result<(Content, Option<Timestamp>), CallFailed> {
+    async fn value(&self, version: &VersionId) -> Result<(SecretValue, Option<Timestamp>), CallFailed> {
         let answer = self
             .reach
             .send(self.asked("secretsmanager:GetSecretValue"), |config| {
@@ -182,10 +182,10 @@ impl SecretAt {
             Ok(mut output) => {
                 let bytes = output.secret_binary.take().map(aws_sdk_secretsmanager::primitives::Blob::into_inner);
                 let created = output.created_date.as_ref().and_then(timestamp);
-                Ok((Content::of(output.secret_string.take(), bytes), created))
+                Ok((SecretValue::of(output.secret_string.take(), bytes), created))
             }
             // That is what a version without a value gives, as Secrets Manager makes them at the start of a rotation.
-            Err(failed) if failed.kind == FailKind::NotFound => Ok((Content::Nothing, None)),
+            Err(failed) if failed.kind == FailKind::NotFound => Ok((SecretValue::Nothing, None)),
             Err(failed) => Err(failed),
         }
     }
@@ -234,11 +234,11 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_no_empty_value() {
         let keystore = vec![0xfe, 0xed, 0xfe, 0xed, 0x00];
-        assert!(matches!(Content::of(None, Some(keystore)), Content::Bytes));
+        assert!(matches!(SecretValue::of(None, Some(keystore)), SecretValue::Bytes));
         assert!(
-            matches!(Content::of(None, Some(b"AKIA1:p".to_vec())), Content::Text(text) if text.expose() == "AKIA1:p")
+            matches!(SecretValue::of(None, Some(b"AKIA1:p".to_vec())), SecretValue::Text(text) if text.expose() == "AKIA1:p")
         );
-        assert!(matches!(Content::of(Some("a".into()), None), Content::Text(_)));
-        assert!(matches!(Content::of(None, None), Content::Nothing));
+        assert!(matches!(SecretValue::of(Some("a".into()), None), SecretValue::Text(_)));
+        assert!(matches!(SecretValue::of(None, None), SecretValue::Nothing));
     }
 }

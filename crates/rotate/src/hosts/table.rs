@@ -38,7 +38,7 @@ const PAGE: usize = 512 * 1024;
 
 type Item = HashMap<String, AttributeValue>;
 /// What is asked for of a page.
-struct Part {
+struct AskedPage {
     limit: i32,
     from: Option<Item>,
     /// Nothing but the keys of its items.
@@ -316,8 +316,8 @@ impl ReportsTable {
         read.rows.push(Row { written: Written { principal, item: item.clone(), at, report }, item });
     }
 
-    async fn scanned(&self, layout: &Layout, segment: i32, part: Part) -> Result<Page, CallFailed> {
-        let Part { limit, from, bare } = part;
+    async fn scanned(&self, layout: &Layout, segment: i32, part: AskedPage) -> Result<Page, CallFailed> {
+        let AskedPage { limit, from, bare } = part;
         let page = self
             .reach
             .send(self.asked("dynamodb:Scan"), |config| {
@@ -338,8 +338,8 @@ impl ReportsTable {
         Ok((page.items.unwrap_or_default(), page.last_evaluated_key))
     }
 
-    async fn queried(&self, layout: &Layout, name: String, part: Part) -> Result<Page, CallFailed> {
-        let Part { limit, from, bare } = part;
+    async fn queried(&self, layout: &Layout, name: String, part: AskedPage) -> Result<Page, CallFailed> {
+        let AskedPage { limit, from, bare } = part;
         let page = self
             .reach
             .send(self.asked("dynamodb:Query"), |config| {
@@ -370,7 +370,7 @@ impl ReportsTable {
     /// known by its keys alone; else it is an error.
     async fn pages<F>(
         &self,
-        page: impl Fn(Part) -> F,
+        page: impl Fn(AskedPage) -> F,
         bares: bool,
         mut each: impl FnMut(Item),
     ) -> Result<(), CallFailed>
@@ -379,7 +379,7 @@ impl ReportsTable {
     {
         let (mut from, mut limit, mut bare) = (None::<Item>, LIMIT, false);
         for _ in 0..PAGES {
-            let (items, next) = match page(Part { limit, from: from.clone(), bare }).await {
+            let (items, next) = match page(AskedPage { limit, from: from.clone(), bare }).await {
                 Err(failed)
                     if (limit > 1 || bares && !bare)
                         && failed.kind == FailKind::NoAnswer
