@@ -157,7 +157,7 @@ impl Mail {
                 drop(stdin);
                 assert!(sendmail.wait().expect("it ends").success());
                 count.fetch_add(1, Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(700));
+                std::thread::sleep(Duration::from_millis(1500));
             }
         });
         Self { ended, sent, thread: Some(thread) }
@@ -268,7 +268,7 @@ fn a_whole_fleet_moves_and_the_old_key_dies_last() {
         let dir = scratch::private("fleet");
         let ca = dir.file("ca.pem", lab.standin.ca_pem());
         dir.file("rotate.toml", configuration(&lab, &ca, "", CLOCKS));
-        let _ses = Ses::knows_what_iam_knows(&lab, Duration::from_millis(200));
+        let _ses = Ses::knows_what_iam_knows(&lab, Duration::from_millis(500));
         let mut mail: Vec<Mail> =
             members.iter().map(|member| Mail::through(member.postfix.config_dir.clone())).collect();
 
@@ -352,7 +352,7 @@ impl Two {
         ];
         let dir = scratch::private("fleet");
         let ca = dir.file("ca.pem", lab.standin.ca_pem());
-        let ses = Ses::knows_what_iam_knows(&lab, Duration::from_millis(200));
+        let ses = Ses::knows_what_iam_knows(&lab, Duration::from_millis(500));
         let mail = members.iter().map(|member| Mail::through(member.postfix.config_dir.clone())).collect();
         let mut two = Self { lab, dir, ca, members, mail, old, old_login, _ses: ses };
         two.goes_by(clocks);
@@ -516,7 +516,7 @@ fn a_key_that_ses_takes_in_one_region_of_two_reaches_no_host() {
         let clocks = "grace = \"2s\"\nlast_use_lag = \"2s\"\nobserve = \"2s\"\npropagation = \"6s\"\n";
         dir.file("rotate.toml", configuration(&lab, &ca, &also, clocks));
         // The other region never hears of a new key.
-        let _ses = Ses::knows_what_iam_knows(&lab, Duration::from_millis(200));
+        let _ses = Ses::knows_what_iam_knows(&lab, Duration::from_millis(500));
         let mut mail: Vec<Mail> =
             members.iter().map(|member| Mail::through(member.postfix.config_dir.clone())).collect();
         members.iter_mut().for_each(Member::start);

@@ -100,7 +100,7 @@ allow_short = true
             lab.standin.starttls_port(),
         );
         dir.file("rotate.toml", text);
-        Self { _ses: Ses::knows_what_iam_knows(&lab, Duration::from_millis(5)), lab, dir }
+        Self { _ses: Ses::knows_what_iam_knows(&lab, Duration::from_millis(50)), lab, dir }
     }
 
     /// The path of a configuration that differs in one place.

@@ -33,7 +33,7 @@ pub fn isolated_within(name: &str, limit: u64, test: impl FnOnce()) {
         .env("AWS_SECRET_ACCESS_KEY", SECRET)
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .env("HOME", "/nonexistent")
-        .envs(std::env::vars().filter(|(name, _)| name.starts_with("RELAYKEY_BENCH_")))
+        .envs(std::env::vars().filter(|(name, _)| name.starts_with("RELAYKEY_BENCH_") || name == super::moto::FORKS))
         .stdin(Stdio::null())
         .stdout(file.try_clone().expect("a second handle"))
         .stderr(file)

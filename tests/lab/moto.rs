@@ -8,9 +8,11 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -33,11 +35,14 @@ pub struct Moto {
     /// `None`: it is not ours to end.
     child: Option<Child>,
     /// Open for as long as the server is to live.
-    _stdin: Option<ChildStdin>,
+    _alive: Option<OwnedFd>,
 }
 
 /// Set by `tests/run`: a directory with a FIFO `alive`, which is open for writing as long as the run lasts.
 pub const OF_THE_RUN: &str = "RELAYKEY_TEST_AWS";
+
+/// Set by `tests/run`: the socket at which `moto_lab.py` gives each who asks a server of their own.
+pub const FORKS: &str = "RELAYKEY_TEST_AWS_FORKS";
 
 /// The server that all tests of this program share, or of this run.
 pub fn shared() -> &'static Moto {
@@ -57,7 +62,7 @@ impl Moto {
         if let Ok(said) = fs::read(&known) {
             let known: Value = serde_json::from_slice(&said).expect("JSON");
             let (port, tls_port) = (port(&known, "port"), port(&known, "tls_port"));
-            return Self { port, tls_port, ca_pem: text(&known["ca_pem"]), child: None, _stdin: None };
+            return Self { port, tls_port, ca_pem: text(&known["ca_pem"]), child: None, _alive: None };
         }
         let alive = fs::File::open(directory.join("alive")).expect("a FIFO that is open for writing");
         let mut server = Self::start_with(alive.into());
@@ -69,7 +74,25 @@ impl Moto {
 
     /// Starts a server of its own.
     pub fn start() -> Self {
-        Self::start_with(Stdio::piped())
+        match std::env::var_os(FORKS) {
+            Some(socket) => Self::forked(Path::new(&socket)),
+            None => Self::start_with(Stdio::piped()),
+        }
+    }
+
+    /// One that a server of the run has become by fork(2).
+    fn forked(socket: &Path) -> Self {
+        let (ca_pem, chain_pem, key_pem) = certificates();
+        let dir = scratch::private("moto");
+        let asked = json!({"cert": dir.file("cert.pem", &chain_pem), "key": dir.file("key.pem", &key_pem)});
+        let mut stream = UnixStream::connect(socket).expect("the server of this run");
+        stream.set_read_timeout(Some(START)).expect("a time-out");
+        writeln!(stream, "{asked}").expect("asked for a server");
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).expect("it listens in time");
+        let said: Value = serde_json::from_str(&line).expect("a server that listens");
+        let (port, tls_port) = (port(&said, "port"), port(&said, "tls_port"));
+        Self { port, tls_port, ca_pem, child: None, _alive: Some(stream.into()) }
     }
 
     fn start_with(stdin: Stdio) -> Self {
@@ -104,8 +127,8 @@ impl Moto {
         });
         let said: Value = serde_json::from_str(&line)
             .unwrap_or_else(|_| panic!("moto_lab.py did not start; run it by hand to see why"));
-        let stdin = child.stdin.take();
-        Self { port: port(&said, "port"), tls_port: port(&said, "tls_port"), ca_pem, child: Some(child), _stdin: stdin }
+        let alive = child.stdin.take().map(OwnedFd::from);
+        Self { port: port(&said, "port"), tls_port: port(&said, "tls_port"), ca_pem, child: Some(child), _alive: alive }
     }
 
     /// What to give as `endpoint_url`.

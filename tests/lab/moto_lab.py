@@ -4,6 +4,9 @@
 Prints one line of JSON, {"port": N, "tls_port": N}, when it listens, and ends when its standard input closes, so that it never
 outlives the test program that started it.
 
+With --forks SOCKET it serves nobody itself: who connects there and says {"cert": FILE, "key": FILE} gets a server of its own, with that
+line as its answer, which ends when the connection does. To load all of moto takes longer than most tests need one for.
+
 Every test brings an access key id of its own, as it brings secrets of its own: faults and the call log go by it, so
 that tests share one server without meeting.
 
@@ -38,6 +41,9 @@ import io
 import json
 import os
 import re
+import select
+import signal
+import socket
 import ssl
 import sys
 import threading
@@ -50,6 +56,7 @@ import moto.ssm.models
 from moto.dynamodb.models import DynamoDBBackend
 from moto.dynamodb.models.table import Table
 from moto.iam.models import AccessKeyLastUsed, iam_backends
+from moto.moto_api._internal import mock_random
 from moto.secretsmanager.exceptions import ResourceExistsException, SecretHasNoValueException
 from moto.secretsmanager.models import SecretsManagerBackend, secretsmanager_backends
 from moto.ses.models import ses_backends
@@ -359,25 +366,56 @@ def send(start_response, status, kind, body, more=()):
     return [body]
 
 
-def end_with_stdin():
-    sys.stdin.read()
+def end_with(alive):
+    alive.read()
     os._exit(0)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cert", required=True, help="PEM file: certificate chain of the TLS port")
-    parser.add_argument("--key", required=True, help="PEM file: its private key")
-    options = parser.parse_args()
+def fork_servers(path):
+    for service in ("dynamodb", "iam", "secretsmanager", "ses", "sesv2", "ssm", "sts"):
+        create_backend_app(service)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(path)
+    listener.listen(64)
+    while True:
+        ready, _, _ = select.select([listener, sys.stdin], [], [])
+        if sys.stdin in ready:
+            return
+        connection, _ = listener.accept()
+        # Nothing has made a thread yet, so that all there is goes on in the child.
+        if os.fork() == 0:
+            listener.close()
+            # Else every server would give the same key ids.
+            mock_random.seed()
+            text = connection.makefile("rw")
+            asked = json.loads(text.readline())
+            serve(asked["cert"], asked["key"], text, text)
+        connection.close()
+
+
+def serve(cert, key, out, alive):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(options.cert, options.key)
+    tls.load_cert_chain(cert, key)
     lab = Lab()
     plain, secure = (make_server("127.0.0.1", 0, lab, threaded=True, request_handler=Quiet, ssl_context=context)
                      for context in (None, tls))
     threading.Thread(target=secure.serve_forever, daemon=True).start()
-    threading.Thread(target=end_with_stdin, daemon=True).start()
-    print(json.dumps({"port": plain.server_port, "tls_port": secure.server_port}), flush=True)
+    threading.Thread(target=end_with, args=(alive,), daemon=True).start()
+    print(json.dumps({"port": plain.server_port, "tls_port": secure.server_port}), file=out, flush=True)
     plain.serve_forever()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cert", help="PEM file: certificate chain of the TLS port")
+    parser.add_argument("--key", help="PEM file: its private key")
+    parser.add_argument("--forks", help="a socket to make, for those who want a server of their own")
+    options = parser.parse_args()
+    if options.forks:
+        fork_servers(options.forks)
+    else:
+        serve(options.cert, options.key, sys.stdout, sys.stdin)
 
 
 if __name__ == "__main__":

@@ -190,6 +190,10 @@ pub enum PayloadError {
     #[error("the secret begins like JSON but is not valid JSON (line {line}, column {column})")]
     BadJson { line: usize, column: usize },
     #[error(
+        "the JSON secret has a key twice (the second one is before line {line}, column {column}): which one counts differs from program to program; keep one"
+    )]
+    KeyTwice { line: usize, column: usize },
+    #[error(
         "the JSON secret is not an object: expected {{\"username\": …, \"password\": …}} or {{\"accessKeyId\": …, \"secretAccessKey\": …}}"
     )]
     NotAnObject,
@@ -423,8 +427,11 @@ impl Payload {
     }
 
     fn parse_json(text: &str, keys: &JsonKeys) -> Result<Self, PayloadError> {
-        let value: SecretJson =
-            serde_json::from_str(text).map_err(|e| PayloadError::BadJson { line: e.line(), column: e.column() })?;
+        let value: SecretJson = serde_json::from_str(text).map_err(|e| match (e.line(), e.column()) {
+            // Well-formed: nothing but a key that stands twice is refused by SecretJson.
+            (line, column) if e.is_data() => PayloadError::KeyTwice { line, column },
+            (line, column) => PayloadError::BadJson { line, column },
+        })?;
         let SecretJson::Object(fields) = value else { return Err(PayloadError::NotAnObject) };
         let get = |key: &str| fields.iter().find(|(k, _)| k == key).map(|(_, v)| v);
         let has = |key: &str| get(key).is_some();

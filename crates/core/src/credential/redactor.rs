@@ -5,15 +5,20 @@ use std::collections::HashSet;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use zeroize::Zeroizing;
 
-use super::Login;
+use super::{Login, Secret};
 
 /// So many bytes of a secret in a row are taken out of a text, in upper or lower case.
 pub(super) const FRAGMENT: usize = 8;
 
+/// What is shown in the place of a text that would tell a short password.
+pub(super) const HIDDEN: &str = "(its words are not shown: a password of fewer than 8 characters may stand in them)";
+
 /// Takes secrets out of texts that come from SES or from child processes: whole forms of them, and, as one that quotes
-/// what it was sent may cut it or change its case, every run of eight bytes.
+/// what it was sent may cut it or change its case, every run of eight bytes. Where a password is shorter than that, what is left
+/// around it would tell it: of a text in which one stands nothing is shown.
 #[derive(Default)]
 pub struct Redactor {
+    short: Vec<Secret>,
     whole: Vec<Zeroizing<String>>,
     fragments: HashSet<[u8; FRAGMENT]>,
 }
@@ -26,6 +31,9 @@ impl Redactor {
             let forms = Forms::of(login);
             redactor.fragments.extend(forms.telling().flat_map(fragments));
             redactor.whole.extend(forms.whole);
+            if login.password.expose().len() < FRAGMENT {
+                redactor.short.push(login.password.clone());
+            }
         }
         // Longest first, so that no tail of a longer form is left standing.
         redactor.whole.sort_by_key(|n| std::cmp::Reverse(n.len()));
@@ -51,6 +59,9 @@ impl Redactor {
     /// The text with secrets replaced by `***` and what does not show escaped, on one line: of its first 4 lines 512 bytes each,
     /// with ` | ` between them. A line that others begin could pass for one of ours.
     pub fn clean(&self, text: &str) -> String {
+        if self.short.iter().any(|password| text.contains(password.expose())) {
+            return HIDDEN.to_owned();
+        }
         let mut text = text.to_owned();
         for needle in &self.whole {
             if text.contains(needle.as_str()) {

@@ -223,7 +223,7 @@ fn wrong_payloads_are_named_for_what_they_are() {
     let long = vec![b'x'; 10_000_000];
     assert_eq!(Payload::parse(&long, &JsonKeys::default()).unwrap_err(), PayloadError::TooLong(10_000_000));
     let twice = parse(r#"{"username":"u","username":"v","password":"p"}"#).unwrap_err();
-    assert!(matches!(twice, PayloadError::BadJson { .. }), "{twice}");
+    assert!(matches!(twice, PayloadError::KeyTwice { line: 1, .. }), "{twice}");
 }
 
 #[test]
@@ -392,6 +392,16 @@ fn no_piece_of_the_password_passes_wherever_it_begins_in_base64() {
         // One that is too short to be told by eight characters.
         let short = Redactor::new([&Login::from_pair(&format!("{user}:a")).unwrap()]);
         assert_eq!(short.clean("535 no"), "535 no");
+    }
+}
+
+/// `***` in each place where it stood would be read back as easily as it was written.
+#[test]
+fn a_short_password_is_not_told_by_what_is_left_of_a_text() {
+    for password in ["p", "post", "postfix"] {
+        let short = Redactor::new([&Login::from_pair(&format!("smtp-user:{password}")).unwrap()]);
+        assert_eq!(short.clean("postfix: postmap: fatal"), redactor::HIDDEN, "{password}");
+        assert_eq!(short.clean("no such file"), "no such file", "{password}");
     }
 }
 
