@@ -18,7 +18,7 @@ use super::{ATTEMPTS, JournalVersion, LOCK_WAIT, Locks, OpenChange, Prepared, Sw
 use crate::credential::{Login, is_access_key_id};
 use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, HostError};
-use crate::mta::{KnownPassword, Logins, Ours, Plan, RegionalLogin, View};
+use crate::mta::{Beneath, KnownPassword, Logins, Ours, Plan, RegionalLogin};
 
 impl Target {
     pub(super) fn prepare(
@@ -39,8 +39,10 @@ impl Target {
         if self.write {
             self.lock_around(&self.files, &mut locks, &prefix)?;
         }
-        let (view, plan, since) = self.look_under_lock(&ours, &logins, &mut locks, &prefix)?;
-        let found = first_live(&view);
+        let (mut plan, since) = self.plan_under_lock(&ours, &logins, &mut locks, &prefix)?;
+        // The logins of before stand in it: gone when this ends, while the plan's own files go on.
+        let Beneath { services, entries, files } = std::mem::take(&mut plan.beneath);
+        let found = first_live(&services, &entries);
         let previous = ours.applied.clone().or_else(|| found.map(|login| login.username.clone()));
         let found = match found {
             Some(login) => Some(self.shared.with_key(|key| key.live_id(login))?),
@@ -68,7 +70,7 @@ impl Target {
             live_id,
             regional,
             previous,
-            files: view.files,
+            files,
             lookups: Vec::new(),
             written: Vec::new(),
             services: Vec::new(),
@@ -84,7 +86,7 @@ impl Target {
         // Every entry is understood: from now on nobody else says which ids are ours.
         let mut believed = open.ours.clone();
         believed.known.extend(open.previous.clone());
-        let held = view.entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
+        let held = entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
         believed.known.extend(held.map(|login| login.username.clone()));
         self.shared.store.prepares(&self.id.credential, &believed, open.logins.username())?;
         let nothing_to_write = open.change.is_empty();
@@ -189,27 +191,32 @@ impl Target {
         Ok(())
     }
 
-    /// What is there, and the plan for it, both read while every directory that the plan writes to was locked. Which
+    /// The plan, and with it what is there, both of one look while every directory that the plan writes to was locked. Which
     /// directories these are is known from the last look; where that was wrong, it is looked at again. Also says when
     /// that look began.
-    pub(super) fn look_under_lock(
+    pub(super) fn plan_under_lock(
         &mut self,
         ours: &Ours,
         logins: &Logins,
         locks: &mut Locks,
         prefix: &OsStr,
-    ) -> Result<(View, Plan, Instant), Fault> {
+    ) -> Result<(Plan, Instant), Fault> {
         for _ in 0..ATTEMPTS {
-            let look = || Ok((self.mta.inspect(ours)?, self.mta.plan(ours, logins)?));
-            let ((view, plan), since) = self.shared.directories.undisturbed(LOCK_WAIT, |_| ids(locks), look)?;
+            let look = || {
+                // A mail server that runs with other files than ours is an error; a plan says nothing of what runs.
+                self.mta.running()?;
+                self.mta.plan(ours, logins)
+            };
+            let (plan, since) = self.shared.directories.undisturbed(LOCK_WAIT, |_| ids(locks), look)?;
             let held = locks.len();
-            let files: Vec<PathBuf> = view.files.iter().chain(plan.files().map(|file| &file.path)).cloned().collect();
+            let used = &plan.beneath.files;
+            let files: Vec<PathBuf> = used.iter().chain(plan.files().map(|file| &file.path)).cloned().collect();
             if self.write {
                 self.lock_around(&files, locks, prefix)?;
             }
-            self.files.clone_from(&view.files);
+            self.files.clone_from(used);
             if locks.len() == held {
-                return Ok((view, plan, since));
+                return Ok((plan, since));
             }
         }
         Err(Fault::new(

@@ -444,6 +444,17 @@ pub enum Running {
     NotApplicable,
 }
 
+/// What the tables gave when a plan was made: what it goes over. Seen in the same look, so that nobody has to look again.
+#[derive(Debug, Default)]
+pub struct Beneath {
+    /// As [`View::services`].
+    pub services: Vec<ServiceView>,
+    /// As [`View::entries`].
+    pub entries: Vec<OwnEntry>,
+    /// As [`View::files`].
+    pub files: Vec<PathBuf>,
+}
+
 /// A complete change, rendered before one byte changes on disk.
 #[derive(Debug)]
 pub struct Plan {
@@ -458,6 +469,8 @@ pub struct Plan {
     pub diff: Vec<String>,
     /// The keys of other relays that go into effect with it, as only the text has them, for people. `None`: none do.
     pub goes_live: Option<String>,
+    /// What was there when it was made.
+    pub beneath: Beneath,
 }
 
 impl Plan {
@@ -550,7 +563,8 @@ pub trait Mta: Send {
     /// Reads the running configuration and the live tables. Changes nothing.
     fn inspect(&self, ours: &Ours) -> Result<View, Fault>;
 
-    /// Renders the complete change that puts under every key that is ours the login of its endpoint. Changes nothing.
+    /// Renders the complete change that puts under every key that is ours the login of its endpoint, and says what was there
+    /// when it was made. Changes nothing.
     fn plan(&self, ours: &Ours, logins: &Logins) -> Result<Plan, Fault>;
 
     /// The same change as a person makes it, and what is wrong with what they have done of it so far. What [`Mta::plan`]

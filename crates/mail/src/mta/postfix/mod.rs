@@ -56,7 +56,7 @@ use crate::mta::by_hand::{self, Task};
 use crate::mta::compare::{Comparison, Differences};
 use crate::mta::table::{self, Change, Table};
 use crate::mta::{
-    Answer, ByHand, Content, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile, Relay, Reload, Running,
+    Answer, Beneath, ByHand, Content, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile, Relay, Reload, Running,
     ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
 };
 use differences::{Compared, Compiling};
@@ -189,43 +189,7 @@ impl Mta for Postfix {
             }
         }
         problems.sort_by_key(|p| p.finding.severity);
-        let in_text = |table: &TableSurvey, owned: &Owned| OwnEntry {
-            key: owned.key.clone(),
-            table: table.store.id(),
-            file: table.store.text.clone(),
-            line: Some(owned.line).filter(|line| *line > 0),
-            text: owned.text.clone(),
-            live: table.live.get(&owned.key).cloned(),
-            is_live_key: owned.is_live_key,
-            endpoint: table.pick.endpoint_of(&owned.key),
-        };
-        let absent = |table: &TableSurvey, key: &String| OwnEntry {
-            key: key.clone(),
-            table: table.store.id(),
-            file: table.store.text.clone(),
-            line: None,
-            text: None,
-            live: table.live.get(key).cloned(),
-            is_live_key: true,
-            endpoint: survey.endpoint_of(&[table.store.id()], key),
-        };
-        let (mut entries, mut others) = (Vec::new(), Vec::new());
-        for table in &survey.tables {
-            let (live, other): (Vec<_>, Vec<_>) = table.pick.owned.iter().partition(|owned| owned.is_live_key);
-            entries.extend(live.into_iter().map(|owned| in_text(table, owned)));
-            let missing = table.pick.missing.iter().chain(table.only_in_map());
-            entries.extend(missing.map(|key| absent(table, key)));
-            others.extend(other.into_iter().map(|owned| in_text(table, owned)));
-        }
-        entries.extend(others);
-        let mut services = Vec::new();
-        for (service, tables, keys) in survey.services() {
-            let keys = self.answers(&survey, &tables, &keys)?;
-            services.push(ServiceView { service: service.to_owned(), tables, keys });
-        }
-        let mut files: Vec<PathBuf> = survey.tables.iter().flat_map(|table| table.store.files()).collect();
-        files.sort();
-        files.dedup();
+        let Beneath { services, entries, files } = self.beneath(&survey)?;
         let main = &survey.setup.main;
         let beside = self.other_instances(ours, main);
         let commands = self.command_logins(&survey.setup, &survey.reached, &self.unlisted_ok);
@@ -300,7 +264,8 @@ impl Mta for Postfix {
         });
         let services = services.collect();
         let goes_live = (!all_go_live.is_empty()).then(|| all_go_live.join(", "));
-        Ok(Plan { tables, services, reload_needed, diff, goes_live })
+        let beneath = self.beneath(&survey)?;
+        Ok(Plan { tables, services, reload_needed, diff, goes_live, beneath })
     }
 
     fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault> {
@@ -538,6 +503,48 @@ impl Postfix {
                 }
             }),
         }
+    }
+
+    /// What the tables give, and their files.
+    fn beneath(&self, survey: &Survey) -> Result<Beneath, Fault> {
+        let in_text = |table: &TableSurvey, owned: &Owned| OwnEntry {
+            key: owned.key.clone(),
+            table: table.store.id(),
+            file: table.store.text.clone(),
+            line: Some(owned.line).filter(|line| *line > 0),
+            text: owned.text.clone(),
+            live: table.live.get(&owned.key).cloned(),
+            is_live_key: owned.is_live_key,
+            endpoint: table.pick.endpoint_of(&owned.key),
+        };
+        let absent = |table: &TableSurvey, key: &String| OwnEntry {
+            key: key.clone(),
+            table: table.store.id(),
+            file: table.store.text.clone(),
+            line: None,
+            text: None,
+            live: table.live.get(key).cloned(),
+            is_live_key: true,
+            endpoint: survey.endpoint_of(&[table.store.id()], key),
+        };
+        let (mut entries, mut others) = (Vec::new(), Vec::new());
+        for table in &survey.tables {
+            let (live, other): (Vec<_>, Vec<_>) = table.pick.owned.iter().partition(|owned| owned.is_live_key);
+            entries.extend(live.into_iter().map(|owned| in_text(table, owned)));
+            let missing = table.pick.missing.iter().chain(table.only_in_map());
+            entries.extend(missing.map(|key| absent(table, key)));
+            others.extend(other.into_iter().map(|owned| in_text(table, owned)));
+        }
+        entries.extend(others);
+        let mut services = Vec::new();
+        for (service, tables, keys) in survey.services() {
+            let keys = self.answers(survey, &tables, &keys)?;
+            services.push(ServiceView { service: service.to_owned(), tables, keys });
+        }
+        let mut files: Vec<PathBuf> = survey.tables.iter().flat_map(|table| table.store.files()).collect();
+        files.sort();
+        files.dedup();
+        Ok(Beneath { services, entries, files })
     }
 
     /// What a service finds under each key: in the first of its tables that has it.
