@@ -16,7 +16,7 @@ use crate::credential::{self, Login, Secret};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host::{self, Directory, HostError};
-use crate::mta::{Ours, OwnEntry, Running, ServiceView, View, shown};
+use crate::mta::{KnownPassword, Ours, OwnEntry, Running, ServiceView, View, shown};
 
 impl Target {
     pub(super) fn inspect(&mut self, ours: &Ours) -> Result<Inspected, Fault> {
@@ -217,7 +217,8 @@ impl Target {
     pub(super) fn believed(&self, ours: &Ours, purpose: CallerPurpose) -> Result<Ours, Fault> {
         let mut ours = self.shared.store.own_ids(&self.id.credential)?.believed(ours, purpose);
         for named in std::mem::take(&mut ours.named_logins) {
-            ours.logins.passwords.extend(self.password_of(named.endpoint, &named.login, named.is_certain)?);
+            let at = self.regional_login(named.endpoint, &named.login)?;
+            ours.logins.passwords.extend(KnownPassword::of(&named.login, at, named.is_certain));
         }
         let uncommitted = self.shared.store.get(&self.id)?;
         // So is what was swapped in under a name that the configuration has no more: it may have been this target's.

@@ -15,7 +15,7 @@ use super::own_ids::CallerPurpose;
 use super::registry::{directories, ids};
 use super::version_id::VersionIds;
 use super::{ATTEMPTS, JournalVersion, LOCK_WAIT, Locks, OpenChange, Prepared, Swap, Target, out_of_order};
-use crate::credential::{Login, is_access_key_id};
+use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, HostError};
 use crate::mta::{Beneath, KnownPassword, Logins, Ours, Plan, RegionalLogin};
@@ -30,7 +30,7 @@ impl Target {
     ) -> Result<Prepared, Fault> {
         let logins = logins.checked(printable)?;
         self.shared.keep_key()?;
-        let (ours, regional) = self.about_to_be(&ours, &logins)?;
+        let (ours, mut regional) = self.about_to_be(&ours, &logins)?;
         // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
         self.open = None;
 
@@ -49,10 +49,7 @@ impl Target {
             None => None,
         };
         // Another target of this credential, which shares the table, may have put it there since.
-        let is_there_already = match &found {
-            Some(found) => self.live_ids_of(&logins)?.contains(found),
-            None => false,
-        };
+        let is_there_already = regional.iter().any(|login| Some(&login.live_id) == found.as_ref());
         if found.as_deref() != expect && !is_there_already {
             return Err(Fault::new(
                 Class::ChangedUnderneath,
@@ -63,6 +60,9 @@ impl Target {
         }
         let before = self.shared.store.get(&self.id)?;
         let live_id = self.planned_live_id(&plan, &logins)?;
+        if regional.len() == 1 {
+            regional.clear();
+        }
         let mut open = OpenChange {
             ours,
             logins,
@@ -105,45 +105,22 @@ impl Target {
         Ok(prepared)
     }
 
-    /// What is ours once these logins are put in place; and each of them, where there are several.
+    /// What is ours once these logins are put in place; and each of them with its region.
     pub(super) fn about_to_be(&self, ours: &Ours, logins: &Logins) -> Result<(Ours, Vec<RegionalLogin>), Fault> {
         let mut ours = self.believed(ours, CallerPurpose::Change)?;
         ours.one_region = logins.is_for_one_region();
-        let mut regional = Vec::new();
-        for (endpoint, login) in logins.each() {
-            let live_id = self.shared.with_key(|key| key.live_id(login))?;
-            let region = self.regions.get(endpoint).cloned().unwrap_or_default();
-            regional.push(RegionalLogin { region, live_id });
-        }
-        for (endpoint, login) in logins.each() {
-            ours.logins.passwords.extend(self.password_of(endpoint, login, true)?);
-        }
+        let regional = logins.each().map(|(endpoint, login)| self.regional_login(endpoint, login));
+        let regional = regional.collect::<Result<Vec<_>, _>>()?;
+        let known = logins.each().zip(&regional).filter_map(|((_, login), at)| KnownPassword::of(login, at.clone(), true));
+        ours.logins.passwords.extend(known);
         ours.logins.know_regional(regional.clone());
-        if regional.len() == 1 {
-            regional.clear();
-        }
         Ok((ours, regional))
     }
 
-    /// The live id of each login.
-    fn live_ids_of(&self, logins: &Logins) -> Result<BTreeSet<String>, Fault> {
-        logins.each().map(|(_, login)| self.shared.with_key(|key| key.live_id(login))).collect()
-    }
-
-    /// Of the login of an access key id at an endpoint: what tells it from those of other regions.
-    pub(super) fn password_of(
-        &self,
-        endpoint: usize,
-        login: &Login,
-        is_certain: bool,
-    ) -> Result<Option<KnownPassword>, Fault> {
-        if !is_access_key_id(&login.username) {
-            return Ok(None);
-        }
+    /// The login at an endpoint by its live id, with that endpoint's region.
+    pub(super) fn regional_login(&self, endpoint: usize, login: &Login) -> Result<RegionalLogin, Fault> {
         let live_id = self.shared.with_key(|key| key.live_id(login))?;
-        let region = self.regions.get(endpoint).cloned().unwrap_or_default();
-        let login_there = RegionalLogin { region, live_id };
-        Ok(Some(KnownPassword { username: login.username.clone(), login: login_there, is_certain }))
+        Ok(RegionalLogin { region: self.regions.get(endpoint).cloned().unwrap_or_default(), live_id })
     }
 
     /// The live id of what a plan puts under the live keys.

@@ -85,6 +85,14 @@ pub struct KnownPassword {
     pub is_certain: bool,
 }
 
+impl KnownPassword {
+    /// What is known by a login in a region; `None`: its user name is no access key id, and may have others there.
+    pub fn of(login: &Login, at: RegionalLogin, is_certain: bool) -> Option<Self> {
+        let is_one = credential::is_access_key_id(&login.username);
+        is_one.then(|| Self { username: login.username.clone(), login: at, is_certain })
+    }
+}
+
 /// The key is the host's, and always the same.
 impl PartialEq for KnownLogins {
     fn eq(&self, other: &Self) -> bool {
