@@ -246,6 +246,7 @@ impl Mta for Several {
             missing: Vec::new(),
             running: self.running()?,
             findings: Vec::new(),
+            stopped: None,
             doubts: Vec::new(),
             beside: Vec::new(),
             left_out,

@@ -101,6 +101,7 @@ impl Target {
             reload_owed,
             unread,
             findings,
+            stopped: view.stopped,
         })
     }
 

@@ -387,6 +387,8 @@ pub struct View {
     pub running: Running,
     /// Findings for `check`, worst first. Errors also stop a rollover.
     pub findings: Vec<Finding>,
+    /// Beside them: that it does not run, and how to start it.
+    pub stopped: Option<Finding>,
     /// Those of them that say which login tables the mail server cannot read, of those that it looks up a login of ours in: what it
     /// would use is nothing, whatever stands in the others.
     pub unreadable: Vec<Finding>,

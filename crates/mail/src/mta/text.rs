@@ -171,6 +171,7 @@ impl Mta for Text {
             key_ids,
             incomplete: Vec::new(),
             findings: self.missing(&survey).map(finding).into_iter().collect(),
+            stopped: None,
             doubts: Vec::new(),
             beside: Vec::new(),
             missing: self.missing(&survey).cloned().into_iter().collect(),

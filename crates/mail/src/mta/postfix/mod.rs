@@ -157,24 +157,22 @@ impl Mta for Postfix {
             let problem = Problem::warning(None, doubt.what, doubt.fix);
             Problem { subject: Subject::Trust, ..problem }
         }));
-        match running {
-            Running::No => problems.push(Problem::warning(
-                None,
-                "this Postfix instance is not running".into(),
-                format!("postfix -c {} start", self.config_dir.display()),
-            )),
-            _ => {
-                if let Some(name) = self.edited_since_start(&survey.setup.main)? {
-                    problems.push(Problem::warning(
-                        Some(self.config_dir.join(name)),
-                        format!(
-                            "{name} is newer than the last start or reload: the reload of a rollover puts \
-                             its edits into effect"
-                        ),
-                        format!("look at the edits, then: postfix -c {} reload", self.config_dir.display()),
-                    ));
-                }
-            }
+        let directory = self.config_dir.display();
+        let stopped = (running == Running::No).then(|| Finding {
+            severity: Severity::Warning,
+            line: None,
+            file: None,
+            what: "this Postfix instance is not running".into(),
+            fix: format!("postfix -c {directory} start"),
+        });
+        if running != Running::No
+            && let Some(name) = self.edited_since_start(&survey.setup.main)?
+        {
+            problems.push(Problem::warning(
+                Some(self.config_dir.join(name)),
+                format!("{name} is newer than the last start or reload: the reload of a rollover puts its edits into effect"),
+                format!("look at the edits, then: postfix -c {directory} reload"),
+            ));
         }
         for table in &survey.tables {
             for key in table.pick.missing.iter().filter(|key| !table.live.contains_key(*key)) {
@@ -209,6 +207,7 @@ impl Mta for Postfix {
             running,
             doubts: problems.iter().filter(|p| p.subject == Subject::Trust).map(|p| p.finding.clone()).collect(),
             findings: problems.into_iter().map(|p| p.finding).chain(commands.findings).collect(),
+            stopped,
             left_out: survey.tables.iter().flat_map(|table| table.pick.left_out.iter().cloned()).collect(),
             key_ids,
             incomplete,
