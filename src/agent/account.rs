@@ -307,12 +307,12 @@ impl Synced {
         out.push(format!("{}: {}{version}", self.name, self.outcome.word()));
         out.extend(self.code.iter().map(|code| format!("{}: code {code}", self.name)));
         err.extend(self.no_code.iter().map(|why| format!("{}: there is no code: {why}", self.name)));
-        let mut said: Vec<&str> = Vec::new();
+        let mut said: Vec<&Failure> = Vec::new();
         for f in &self.failures {
-            if said.contains(&f.failure.what.as_str()) {
+            if said.iter().any(|said| said.says_the_same(&f.failure)) {
                 continue;
             }
-            said.push(&f.failure.what);
+            said.push(&f.failure);
             let target = f.target.as_ref().map(|t| format!(" {t}")).unwrap_or_default();
             err.push(format!("{}{target}: {}", self.name, f.failure.what));
             if f.steps.is_empty() {

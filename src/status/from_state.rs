@@ -83,7 +83,7 @@ impl CredentialStatus {
             next: None,
         }));
         for (target, failure) in live.iter().flat_map(|l| &l.failures) {
-            if !failures.iter().any(|f| f.failure.what == failure.what) {
+            if !failures.iter().any(|f| f.failure.says_the_same(failure)) {
                 failures.push(FailureStatus {
                     target: target.clone(),
                     failure: failure.clone(),

@@ -242,7 +242,7 @@ impl CredentialStatus {
         let is_told = self.failures.iter().any(|f| f.failure.class == Class::Drift);
         let not_put_back = self.not_put_back.iter().filter(|_| !is_told);
         for f in self.failures.iter().chain(not_put_back).filter(|f| !by_hand || f.failure.class != Class::ByHand) {
-            if said.iter().any(|s| s.what == f.failure.what) {
+            if said.iter().any(|said| said.says_the_same(&f.failure)) {
                 continue;
             }
             said.push(&f.failure);
