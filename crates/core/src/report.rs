@@ -20,6 +20,13 @@ use crate::text;
 pub const REPORT_V1: &str = "relaykey/report/v1";
 /// Schema of the documents that are written.
 pub const REPORT_V2: &str = "relaykey/report/v2";
+/// What every schema of a report begins with, also of a release that is to come.
+const ANY_REPORT: &str = "relaykey/report/";
+
+/// Is it the schema of a report, of whichever release?
+pub fn is_report(schema: &str) -> bool {
+    schema.starts_with(ANY_REPORT)
+}
 
 crate::words! {
     /// What a report says.
