@@ -239,7 +239,6 @@ impl Mta for Several {
         }
         let Beneath { services, entries, files } = self.beneath(ours, None);
         Ok(View {
-            kind: "tables",
             services,
             endpoints: (0..=usize::from(!self.further.is_empty())).collect(),
             entries,

@@ -78,7 +78,7 @@ impl Target {
             LoginInUse::among(ours, username, live_id.as_deref()).remaining_old(&view.left_out)
         });
         Ok(Inspected {
-            kind: view.kind,
+            kind: self.kind.word(),
             tables: tables_in_use(&view.services),
             remaining_old,
             others: view.key_ids.others(in_use),

@@ -113,7 +113,7 @@ impl Target {
         let regions =
             (self.regions.len() > 1).then(|| RegionsRead { region, regional: open.regional.clone(), one_region });
         Ok(ReadBack {
-            kind: view.kind,
+            kind: self.kind.word(),
             matches,
             mismatches,
             keys,
@@ -162,7 +162,7 @@ impl Target {
         }
         let live = view.entries.iter().find(|entry| entry.is_live_key);
         Ok(ReadBack {
-            kind: view.kind,
+            kind: self.kind.word(),
             matches,
             mismatches: Vec::new(),
             keys,

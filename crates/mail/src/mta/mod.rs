@@ -375,7 +375,6 @@ pub struct OwnEntry {
 /// What a mail server would use now.
 #[derive(Debug, Clone)]
 pub struct View {
-    pub kind: &'static str,
     /// What each client service would find for its next hops of ours.
     pub services: Vec<ServiceView>,
     /// Our entries, those of every table: in lookup order for live keys, then by table and line.

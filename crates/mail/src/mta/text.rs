@@ -166,7 +166,6 @@ impl Mta for Text {
         }
         let Beneath { services, entries, files } = self.beneath(&survey);
         Ok(View {
-            kind: "text",
             services,
             key_ids,
             incomplete: Vec::new(),

@@ -199,7 +199,6 @@ impl Mta for Postfix {
         let mut once = HashSet::new();
         incomplete.retain(|table| once.insert(table.clone()));
         Ok(View {
-            kind: "postfix",
             services,
             entries,
             missing: survey.tables.iter().flat_map(|table| table.pick.missing.iter().cloned()).collect(),
