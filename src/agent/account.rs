@@ -14,7 +14,7 @@ use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{self, Completion, MailServer, Outcome, PlannedChange, Report, Step, TargetState};
-use crate::status::{InSeconds, how_to_start, instead_of_the_refused, key_refused, not_running, words};
+use crate::status::{InSeconds, how_to_start, key_refused, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ impl KeyRefused {
         let waits = ended.state.candidate.as_ref().filter(|c| c.held.is_some() && ended.end == RunEnd::Waits);
         Some(Self {
             what: key_refused(&last.endpoint, &applied.username, first, latest),
-            fix: instead_of_the_refused(&ended.state.credential, waits.map(|c| c.id.version.as_str())),
+            fix: rollover::instead_of_the_refused(&ended.state.credential, waits.map(|c| c.id.version.as_str())),
         })
     }
 }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cost::Cost;
 use super::seconds::InSeconds as _;
-use super::words::{how_to_start, instead_of_the_refused, key_refused, words};
+use super::words::{how_to_start, key_refused, words};
 use super::{
     AppliedRefused, AppliedStatus, ChangeStatus, CredentialState, CredentialStatus, DaemonStatus, FailureStatus,
     HalfDone, HeldStatus, InUseStatus, KnownCredential, Live, LiveStatus, NotReady, OwedStatus, PendingStatus,
@@ -213,7 +213,7 @@ impl CredentialStatus {
         if let (Some(r), Some(a)) = (&self.applied_refused, &self.applied) {
             let what = key_refused(&r.endpoint, &a.username, r.since, r.at);
             let waits = self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none());
-            let fix = instead_of_the_refused(&self.name, waits.map(|p| p.version.as_str()));
+            let fix = rollover::instead_of_the_refused(&self.name, waits.map(|p| p.version.as_str()));
             say(Class::AppliedRefused, what, fix);
         }
         for class in [Class::Refused, Class::Drift] {

@@ -338,7 +338,8 @@ fn what_was_not_expected_is_not_overwritten() {
 /// Waits until another change of main.cf or master.cf would show by its time: from then on what was read of them is kept.
 fn let_settings_settle(instance: &postfix::Instance) {
     postfix::wait_for("the settings to be of some seconds ago", Duration::from_secs(15), || {
-        let changed = ["main.cf", "master.cf"].map(|name| fs::metadata(instance.config_dir.join(name)).unwrap().ctime());
+        let changed =
+            ["main.cf", "master.cf"].map(|name| fs::metadata(instance.config_dir.join(name)).unwrap().ctime());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         changed.into_iter().all(|at| now.as_secs() > u64::try_from(at).unwrap() + 3).then_some(())
     });
@@ -401,7 +402,8 @@ fn a_login_of_others_in_one_service_and_the_new_one_in_another_is_no_change_unde
     paste(&format!("/usr/sbin/postmap -c {} {named}", instance.config_dir.display()));
     let master_cf = instance.config_dir.join("master.cf");
     let services = fs::read_to_string(&master_cf).unwrap();
-    fs::write(&master_cf, services + &format!("bulk unix - - n - - smtp\n  -o smtp_sasl_password_maps={named}\n")).unwrap();
+    fs::write(&master_cf, services + &format!("bulk unix - - n - - smtp\n  -o smtp_sasl_password_maps={named}\n"))
+        .unwrap();
     instance.set("transport_maps", &format!("inline:{{ {{bulk.example = bulk:{KEY}}} }}"));
     let lab = Lab::on(&instance, Reload::IfNeeded);
     let ours = || Ours { applied: Some("AKIAOLD".into()), ..Ours::default() };

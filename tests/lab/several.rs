@@ -16,8 +16,8 @@ use relaykey::host::{self, Directory, FileId};
 use relaykey::mta::by_hand::{self, Task};
 use relaykey::mta::table::{Change, Table, same_key};
 use relaykey::mta::{
-    Answer, Beneath, ByHand, Content, KeyIds, LeftOut, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile, Running,
-    ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey,
+    Answer, Beneath, ByHand, Content, KeyIds, LeftOut, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile,
+    Running, ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey,
 };
 use serde::{Deserialize, Serialize};
 

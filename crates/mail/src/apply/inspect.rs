@@ -72,7 +72,9 @@ impl Target {
                 usernames.push(login.username.clone());
             }
         }
-        let first = first_live(&view.services, &view.entries).map(|login| self.shared.with_key(|key| key.live_id(login))).transpose()?;
+        let first = first_live(&view.services, &view.entries)
+            .map(|login| self.shared.with_key(|key| key.live_id(login)))
+            .transpose()?;
         let in_use = username.as_deref().or(ours.applied.as_deref());
         let remaining_old = in_use.map_or(Vec::new(), |username| {
             LoginInUse::among(ours, username, live_id.as_deref()).remaining_old(&view.left_out)

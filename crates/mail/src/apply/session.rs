@@ -111,7 +111,8 @@ impl Target {
         ours.one_region = logins.is_for_one_region();
         let regional = logins.each().map(|(endpoint, login)| self.regional_login(endpoint, login));
         let regional = regional.collect::<Result<Vec<_>, _>>()?;
-        let known = logins.each().zip(&regional).filter_map(|((_, login), at)| KnownPassword::of(login, at.clone(), true));
+        let known =
+            logins.each().zip(&regional).filter_map(|((_, login), at)| KnownPassword::of(login, at.clone(), true));
         ours.logins.passwords.extend(known);
         ours.logins.know_regional(regional.clone());
         Ok((ours, regional))

@@ -12,8 +12,8 @@ use crate::host::{Directory, FileId};
 use crate::mta::by_hand::Task;
 use crate::mta::table::{self, Change, MAX_TABLE, Table, same_key};
 use crate::mta::{
-    Answer, Beneath, ByHand, ByName, Content, KeyIds, LiveKey, Logins, Mta, NameRule, Ours, OwnEntry, Plan, PlannedFile, Relay,
-    Running, ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
+    Answer, Beneath, ByHand, ByName, Content, KeyIds, LiveKey, Logins, Mta, NameRule, Ours, OwnEntry, Plan,
+    PlannedFile, Relay, Running, ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
 };
 
 /// Who reads it.

@@ -170,7 +170,9 @@ impl Mta for Postfix {
         {
             problems.push(Problem::warning(
                 Some(self.config_dir.join(name)),
-                format!("{name} is newer than the last start or reload: the reload of a rollover puts its edits into effect"),
+                format!(
+                    "{name} is newer than the last start or reload: the reload of a rollover puts its edits into effect"
+                ),
                 format!("look at the edits, then: postfix -c {directory} reload"),
             ));
         }
