@@ -228,11 +228,10 @@ impl Agent {
         stamp: &rollover::Stamp,
         index: usize,
     ) -> Option<WantedProof> {
-        let (heading, target) = (self.heading(facts, credential, stamp), &credential.targets[index]);
+        let (of, target) = (self.of_confirmation(facts, credential, stamp), &credential.targets[index]);
         let accepted = facts.targets[index].evidence.as_ref()?.at;
-        let region = region_of(target);
-        let fields = heading.proof_fields_of(&target.name, region.as_deref(), accepted, Vec::new);
-        Some(WantedProof { fields, room: room_in_report(&heading, credential) })
+        let fields = of.fields(&target.name, region_of(target).as_deref(), accepted, Vec::new());
+        Some(WantedProof { fields, room: room_in_report(&self.heading(facts, credential, of, stamp.at), credential) })
     }
 
     /// The same of a sign of life: with the login that the confirmation was made with, which was accepted then.
@@ -243,10 +242,10 @@ impl Agent {
         stamp: &rollover::SignOfLife,
         index: usize,
     ) -> Option<WantedProof> {
-        let (heading, target) = (self.sign_of_life(facts, credential, stamp)?, &credential.targets[index]);
+        let (of, target) = (self.of_sign_of_life(facts, credential, stamp)?, &credential.targets[index]);
         let accepted = evidence_of(&facts.state, &target.name)?.at;
-        let fields = heading.proof_fields_of(&target.name, region_of(target).as_deref(), accepted, Vec::new);
-        Some(WantedProof { fields, room: room_in_report(&heading, credential) })
+        let fields = of.fields(&target.name, region_of(target).as_deref(), accepted, Vec::new());
+        Some(WantedProof { fields, room: room_in_report(&self.heading(facts, credential, of, stamp.at), credential) })
     }
 
     /// Calls block (files, child processes): off the event loop. A look is given up after [`LONGEST_LOOK`]: a file system may hang
