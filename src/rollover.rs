@@ -46,6 +46,7 @@
 //! | `decide` | the one next step |
 //! | `commit`, `events` | a confirmation taken in; what is told beyond it |
 //! | `failures`, `people` | what failed, and when it is tried again; what people say |
+//! | `refused` | what to do about a key that the endpoint refuses, wherever that is said |
 //! | `looked`, `fetched`, `logged_in`, `put_in_place`, `refrained` | outcomes taken in: a look, the source's answer, logins, a change, what is left as it is |
 //! | `absorb` | which of these an outcome is for |
 //!
@@ -68,6 +69,7 @@ mod people;
 mod policy;
 mod put_in_place;
 mod refrained;
+mod refused;
 mod standing;
 mod state;
 mod step;
@@ -86,9 +88,10 @@ pub use facts::{
 pub use failures::backoff;
 pub use fetched::not_newer;
 pub use outbox::Outbox;
-pub use own_login::{OwnLoginTrials, OwnResult, REPLACE_REFUSED, Tried};
+pub use own_login::{OwnLoginTrials, OwnResult, Tried};
 pub use people::{left_to_people, waits_unconfirmed};
 pub use policy::{Policy, TargetPolicy};
+pub use refused::{REPLACE_REFUSED, RefusedNewKey, RegionSaidBy, instead_of_the_refused};
 pub use relaykey_core::audit::{AuditFile, AuditHead};
 pub use relaykey_core::report::{
     Evidence, MailServer, Report, ReportError, ReportMode, ReportOutcome, ReportTable, ReportTarget, StillHeld,

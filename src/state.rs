@@ -34,12 +34,23 @@ const MAX_WRITTEN: usize = 64 << 20;
 /// The largest that is read: what is written can be read, and relaykey 0.1.0 did not look at what it wrote.
 const MAX_READ: usize = 4 * MAX_WRITTEN;
 
+/// What a file of the state directory holds: what to do about one that cannot be read depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateFile {
+    /// Who this host is.
+    Host,
+    /// The key for versions of `file` sources.
+    Key,
+    /// The state of one credential.
+    Credential,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     #[error(transparent)]
     Host(#[from] host::HostError),
     #[error("{path}:{line}: {what}")]
-    Broken { path: PathBuf, line: usize, what: String },
+    Broken { file: StateFile, path: PathBuf, line: usize, what: String },
     #[error("{path}: written by a newer relaykey (schema {schema}); this one reads schema {known}")]
     Newer { path: PathBuf, schema: u64, known: u32 },
     #[error("{path}: {source}")]
@@ -100,20 +111,20 @@ impl StateError {
             ),
             StateError::Host(e) => e.fix(),
             // Without it the credentials' states count as those of another installation: what they owe is dropped.
-            StateError::Broken { path, .. } if path.ends_with("host.json") => format!(
+            StateError::Broken { file: StateFile::Host, path, .. } => format!(
                 "put {} back from a backup; only where there is none, move it aside: this host gets a new host id then, the \
                  reports that it still owes are dropped and named, and the next `{}` adopts what is in use",
                 path.display(),
                 relaykey("sync")
             ),
             // What a version of a file source is called comes out of it.
-            StateError::Broken { path, .. } if path.ends_with("key") => format!(
+            StateError::Broken { file: StateFile::Key, path, .. } => format!(
                 "put {0} back from a backup; or move it aside, and a new one is made: mv {0} {1}; what a `file` source gives then \
                  counts as another version, also where it is the same, and is confirmed once more",
                 trust::quoted(path),
                 trust::quoted(&path.with_extension("broken"))
             ),
-            StateError::Broken { path, .. } => {
+            StateError::Broken { file: StateFile::Credential, path, .. } => {
                 let (dir, name) = (path.parent().and_then(Path::parent), path.file_stem().unwrap_or_default());
                 let dir = dir.unwrap_or(Path::new("."));
                 let place = |path: PathBuf| trust::quoted(&path);
@@ -287,7 +298,7 @@ impl Store {
     /// The state of one credential; `None` where there is none yet.
     pub fn load(&self, credential: &str) -> Result<Option<State>, StateError> {
         self.tidy(&self.path(credential))?;
-        let state: Option<State> = self.read_json(&self.path(credential), State::SCHEMA)?;
+        let state: Option<State> = self.read_json(StateFile::Credential, &self.path(credential), State::SCHEMA)?;
         if let Some(state) = &state {
             self.saved().states.insert(credential.to_owned(), state.clone());
         }
@@ -351,6 +362,7 @@ impl Store {
         let path = self.dir.join("key");
         if let Some(bytes) = self.read(&path)? {
             let key: [u8; 32] = bytes.as_slice().try_into().map_err(|_| StateError::Broken {
+                file: StateFile::Key,
                 path: path.clone(),
                 line: 1,
                 what: format!("{} bytes instead of 32", bytes.len()),
@@ -388,7 +400,7 @@ impl Store {
     ) -> Result<HostIdentity, StateError> {
         let path = self.dir.join("host.json");
         self.tidy(&path)?;
-        let kept: Option<HostIdentity> = self.read_json(&path, 1)?;
+        let kept: Option<HostIdentity> = self.read_json(StateFile::Host, &path, 1)?;
         // Hashes under a key that is gone tell nothing.
         let comparable = self.read(&self.dir.join("key"))?.is_some();
         let key = self.key()?;
@@ -457,10 +469,17 @@ impl Store {
         }
     }
 
-    fn read_json<T: serde::de::DeserializeOwned>(&self, path: &Path, known: u32) -> Result<Option<T>, StateError> {
+    fn read_json<T: serde::de::DeserializeOwned>(
+        &self,
+        file: StateFile,
+        path: &Path,
+        known: u32,
+    ) -> Result<Option<T>, StateError> {
         let Some(bytes) = self.read(path)? else { return Ok(None) };
-        let broken =
-            |e: serde_json::Error| StateError::Broken { path: path.to_owned(), line: e.line(), what: e.to_string() };
+        let broken = |e: serde_json::Error| {
+            let (path, line) = (path.to_owned(), e.line());
+            StateError::Broken { file, path, line, what: e.to_string() }
+        };
         let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(broken)?;
         match value.get("schema").and_then(serde_json::Value::as_u64) {
             Some(schema) if schema > u64::from(known) => {
@@ -584,15 +603,15 @@ mod tests {
 
     #[test]
     fn a_broken_host_json_is_not_to_be_moved_aside_before_a_backup_was_looked_for() {
-        let fix = |path: &str| StateError::Broken { path: path.into(), line: 1, what: "x".into() }.fix();
-        let said = fix("/var/lib/relaykey/host.json");
+        let fix = |file, path: &str| StateError::Broken { file, path: path.into(), line: 1, what: "x".into() }.fix();
+        let said = fix(StateFile::Host, "/var/lib/relaykey/host.json");
         assert!(said.starts_with("put /var/lib/relaykey/host.json back from a backup"), "{said}");
         assert!(said.contains("new host id") && said.contains("dropped"), "{said}");
-        assert!(fix("/var/lib/relaykey/credentials/ses.json").contains(
+        assert!(fix(StateFile::Credential, "/var/lib/relaykey/credentials/ses.json").contains(
             ": mkdir -m 0700 /var/lib/relaykey/ses.broken && mv /var/lib/relaykey/credentials/ses.json /var/lib/relaykey/audit/ses.*.jsonl \
              /var/lib/relaykey/ses.broken/;"
         ));
-        let said = fix("/var/lib/relaykey/key");
+        let said = fix(StateFile::Key, "/var/lib/relaykey/key");
         assert!(
             said.contains(": mv /var/lib/relaykey/key /var/lib/relaykey/key.broken;") && !said.contains("audit"),
             "{said}"

@@ -18,9 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cost::Cost;
 pub use self::seconds::InSeconds;
-pub use self::words::{
-    UNREAD_FIX, how_to_start, instead_of_the_refused, key_refused, not_running, own_login_words, words,
-};
+pub use self::words::{UNREAD_FIX, how_to_start, key_refused, not_running, own_login_words, words};
 use crate::audit::{By, Record, StepKind};
 use crate::config;
 use crate::fault::{Class, Failure};

@@ -14,7 +14,7 @@ use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::{Instruction, relaykey};
 use crate::rollover::{self, Completion, MailServer, Outcome, PlannedChange, Report, Step, TargetState};
-use crate::status::{InSeconds, how_to_start, instead_of_the_refused, key_refused, not_running, words};
+use crate::status::{InSeconds, how_to_start, key_refused, not_running, words};
 
 /// What one run over one credential came to: an element of what `sync --json` prints.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,7 +102,7 @@ impl KeyRefused {
         let waits = ended.state.candidate.as_ref().filter(|c| c.held.is_some() && ended.end == RunEnd::Waits);
         Some(Self {
             what: key_refused(&last.endpoint, &applied.username, first, latest),
-            fix: instead_of_the_refused(&ended.state.credential, waits.map(|c| c.id.version.as_str())),
+            fix: rollover::instead_of_the_refused(&ended.state.credential, waits.map(|c| c.id.version.as_str())),
         })
     }
 }
@@ -307,12 +307,12 @@ impl Synced {
         out.push(format!("{}: {}{version}", self.name, self.outcome.word()));
         out.extend(self.code.iter().map(|code| format!("{}: code {code}", self.name)));
         err.extend(self.no_code.iter().map(|why| format!("{}: there is no code: {why}", self.name)));
-        let mut said: Vec<&str> = Vec::new();
+        let mut said: Vec<&Failure> = Vec::new();
         for f in &self.failures {
-            if said.contains(&f.failure.what.as_str()) {
+            if said.iter().any(|said| said.says_the_same(&f.failure)) {
                 continue;
             }
-            said.push(&f.failure.what);
+            said.push(&f.failure);
             let target = f.target.as_ref().map(|t| format!(" {t}")).unwrap_or_default();
             err.push(format!("{}{target}: {}", self.name, f.failure.what));
             if f.steps.is_empty() {

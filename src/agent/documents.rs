@@ -1,7 +1,7 @@
 //! The documents that a run writes: reports of what was confirmed or is to be told, and records of the audit log.
 
 use jiff::Timestamp;
-use relaykey_core::report::REPORT_V2;
+use relaykey_core::report::{ProofHeading, REPORT_V2};
 
 use super::steps::{evidence_of, region_of};
 use super::{AGENT, Agent};
@@ -23,21 +23,74 @@ impl Agent {
         let targets =
             targets.map(|(target, facts)| Some(read(target, facts.read_back.as_ref()?, facts.evidence.clone()?)));
         let targets = targets.collect::<Option<Vec<_>>>()?;
-        Some(Report { targets, ..self.heading(facts, credential, stamp) })
+        let of = self.of_confirmation(facts, credential, stamp);
+        Some(Report { targets, ..self.heading(facts, credential, of, stamp.at) })
     }
 
-    /// Everything of the confirmation but its targets: what their proofs are made over stands here.
-    pub(super) fn heading(&self, facts: &Facts, credential: &config::Credential, stamp: &rollover::Stamp) -> Report {
+    /// What every proof of the confirmation is made over.
+    pub(super) fn of_confirmation(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        stamp: &rollover::Stamp,
+    ) -> ProofHeading {
         let found = facts.fetched.as_ref();
-        Report {
+        ProofHeading {
+            host_id: self.identity.host_id.clone(),
+            host: self.identity.name.clone(),
+            credential: credential.name.clone(),
             source: found.map(|f| f.identity.arn.clone()).unwrap_or_default(),
             version: found.map(|f| f.id.version.clone()).unwrap_or_default(),
             username: found.map(|f| f.username.clone()).unwrap_or_default(),
+            outcome: stamp.outcome.into(),
+            seq: stamp.seq,
+            at: rollover::rfc3339(stamp.at),
+        }
+    }
+
+    /// The same of a sign of life; `None`: there is nothing applied to prove.
+    pub(super) fn of_sign_of_life(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        stamp: &rollover::SignOfLife,
+    ) -> Option<ProofHeading> {
+        let applied = facts.state.applied.as_ref()?;
+        Some(ProofHeading {
+            host_id: self.identity.host_id.clone(),
+            host: self.identity.name.clone(),
+            credential: credential.name.clone(),
+            source: facts.state.source.as_ref()?.arn.clone(),
+            version: applied.id.version.clone(),
+            username: applied.username.clone(),
+            outcome: ReportOutcome::Alive,
+            seq: stamp.seq,
+            at: rollover::rfc3339(stamp.at),
+        })
+    }
+
+    /// Everything of a confirmation, or of a sign of life, but its targets. What their proofs are made over stands in it as it is.
+    pub(super) fn heading(
+        &self,
+        facts: &Facts,
+        credential: &config::Credential,
+        of: ProofHeading,
+        at: Timestamp,
+    ) -> Report {
+        let ProofHeading { host_id, host, credential: name, source, version, username, outcome, seq, at: stamped } = of;
+        Report {
+            host_id,
+            host,
+            credential: name,
+            source,
+            version,
+            username,
+            at: stamped,
             previous_username: facts.previous_username(),
             // It was read back, which a mail server that is down fails.
             mail_server: Some(rollover::MailServer::Runs),
             approved_by: facts.approved_by(),
-            ..self.blank(credential, stamp.seq, stamp.at, stamp.outcome.into())
+            ..self.blank(credential, seq, at, outcome)
         }
     }
 
@@ -74,25 +127,6 @@ impl Agent {
             lease_s: self.lease.and_then(|lease| u32::try_from(lease.as_secs()).ok()),
             latest: None,
         }
-    }
-
-    /// Everything of a sign of life that its proofs are made over besides its targets; `None`: there is nothing applied to prove.
-    pub(super) fn sign_of_life(
-        &self,
-        facts: &Facts,
-        credential: &config::Credential,
-        stamp: &rollover::SignOfLife,
-    ) -> Option<Report> {
-        let applied = facts.state.applied.as_ref()?;
-        let of_confirmation =
-            rollover::Stamp { seq: stamp.seq, at: stamp.at, outcome: rollover::Completion::Confirmed };
-        Some(Report {
-            outcome: ReportOutcome::Alive,
-            source: facts.state.source.as_ref()?.arn.clone(),
-            version: applied.id.version.clone(),
-            username: applied.username.clone(),
-            ..self.heading(facts, credential, &of_confirmation)
-        })
     }
 
     /// The document of something that is no confirmation.

@@ -359,10 +359,6 @@ mod tests {
         fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a VersionId) -> Fetching<'a> {
             self.fetch()
         }
-
-        fn describe(&self) -> String {
-            "a fixed source".into()
-        }
     }
 
     const FIRST: &str = "arn:aws:ssm:eu-west-1:111122223333:parameter/ses";

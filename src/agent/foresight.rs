@@ -1,6 +1,8 @@
 //! What `sync` would run into now, for who has looked already and changes nothing: the same decisions in the same order, so
 //! that `relaykey check` and `relaykey sync` cannot come to different ends.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
@@ -41,6 +43,14 @@ pub struct Obstacle {
     /// How a run would end that met nothing else.
     pub end: RunEnd,
     pub weight: Weight,
+    /// The file and line of the mail server's side that it is about, where a change would fail of what stands there.
+    pub place: Option<(PathBuf, usize)>,
+}
+
+impl Obstacle {
+    fn new(target: Option<&str>, failure: Failure, end: RunEnd, weight: Weight) -> Self {
+        Self { target: target.map(str::to_owned), failure, end, weight, place: None }
+    }
 }
 
 /// What becomes of it.
@@ -87,6 +97,8 @@ pub async fn obstacles(
     let stopped: Vec<bool> =
         targets.iter().map(|seen| seen.as_ref().is_some_and(|seen| seen.running == Running::No)).collect();
     let mut told = vec![false; credential.targets.len()];
+    // By target, where a change would fail of a line.
+    let mut places: Vec<Option<(PathBuf, usize)>> = vec![None; credential.targets.len()];
     let mut reloads_ahead = Vec::new();
     // Nobody is asked before it comes.
     let mut for_certain = vec![false; credential.targets.len()];
@@ -141,7 +153,10 @@ pub async fn obstacles(
                 let previewed = logins.and_then(|logins| {
                     let ours = with_named(ours(Some(&facts.state)), &seen.named, &target.smtp);
                     let target = target_id(credential, target);
-                    apply.call(Request::Preview { target, ours, logins }).map_err(|e| e.at(now))
+                    apply.call(Request::Preview { target, ours, logins }).map_err(|e| {
+                        places[index] = e.file.clone().zip(e.line);
+                        e.at(now)
+                    })
                 });
                 match previewed {
                     // It would be put in place, and not be read back by what does not run.
@@ -182,23 +197,26 @@ pub async fn obstacles(
     // What was in the way of the source's version is told, and not what is in the way of putting back another one.
     let untold = [Class::Drift, Class::Changed];
     let failures = facts.failures().into_iter().filter(|(target, f)| untold.contains(&f.class) || !is_told(*target));
-    let obstacle = |(target, failure): (Option<&str>, &Failure)| Obstacle {
-        target: target.map(str::to_owned),
-        failure: failure.clone(),
-        end: match failure.temporary {
+    let obstacle = |(target, failure): (Option<&str>, &Failure)| {
+        let end = match failure.temporary {
             _ if facts.is_for_a_person(&policy, target, failure) => RunEnd::Waits,
             true => RunEnd::ForNow,
             false => RunEnd::ForGood,
-        },
-        weight: Weight::Fails,
+        };
+        Obstacle::new(target, failure.clone(), end, Weight::Fails)
     };
-    let mut all: Vec<Obstacle> = failures.map(obstacle).collect();
+    // What keeps the applied version from being put back says more than what stands at the place.
+    let place = |(target, failure): (Option<&str>, &Failure)| {
+        let index = credential.targets.iter().position(|t| Some(&*t.name) == target)?;
+        places[index].clone().filter(|_| failure.class != Class::Drift)
+    };
+    let mut all: Vec<Obstacle> = failures.map(|met| Obstacle { place: place(met), ..obstacle(met) }).collect();
     // A run that has nothing to do does not read the credential, and does not fail of it.
     if all.iter().all(|obstacle| obstacle.failure.class != Class::Changed) {
         let asked = |target| not_the_applied_one(&facts, credential, target, &fetched, apply);
         let changed = credential.targets.iter().filter_map(asked).find(|failure| failure.class == Class::Changed);
         let (end, weight) = (RunEnd::Done(None), Weight::PutRight);
-        all.extend(changed.map(|failure| Obstacle { target: None, failure, end, weight }));
+        all.extend(changed.map(|failure| Obstacle::new(None, failure, end, weight)));
     }
     let now = Timestamp::now();
     // Decided here, because it is decided by a person: what is only looked at is not held.
@@ -207,18 +225,9 @@ pub async fn obstacles(
     let left = rollover::left_changed(&facts, &policy, now).map(|(target, failure)| (Some(target), failure));
     all.extend(left.iter().map(|(target, failure)| obstacle((*target, failure))));
     let waits = waits.into_iter().filter(|(target, _)| target.is_some() || unconfirmed.is_none());
-    all.extend(waits.map(|(target, failure)| Obstacle {
-        target: target.map(str::to_owned),
-        failure,
-        end: RunEnd::Waits,
-        weight: Weight::OnlyWaits,
-    }));
-    all.extend(unconfirmed.map(|(target, failure)| Obstacle {
-        target: Some(target.to_owned()),
-        failure,
-        end: RunEnd::Waits,
-        weight: Weight::Fails,
-    }));
+    let of_a_person = |target, failure, weight| Obstacle::new(target, failure, RunEnd::Waits, weight);
+    all.extend(waits.map(|(target, failure)| of_a_person(target, failure, Weight::OnlyWaits)));
+    all.extend(unconfirmed.map(|(target, failure)| of_a_person(Some(target), failure, Weight::Fails)));
     all.extend(refused_probes(&facts, &policy).map(|(target, failure)| obstacle((Some(target), failure))));
     // What `sync` would put right is told, and stands in the way of nothing; unless that what does not run cannot read it back.
     for index in 0..credential.targets.len() {
@@ -231,7 +240,7 @@ pub async fn obstacles(
             true => (not_running(target), RunEnd::ForNow, Weight::Fails),
             false => (rollover::put_right(&facts, index, now), RunEnd::Done(None), Weight::PutRight),
         };
-        all.push(Obstacle { target: Some(target.name.clone()), failure, end, weight });
+        all.push(Obstacle::new(Some(&target.name), failure, end, weight));
     }
     // Of what somebody else has changed since it was read.
     for (index, target) in credential.targets.iter().enumerate() {
@@ -251,7 +260,7 @@ pub async fn obstacles(
     for (index, target) in credential.targets.iter().enumerate().filter(|(index, _)| reloads(*index)) {
         let Some(refused) = refused_reloads.get(index).cloned().flatten() else { continue };
         let failure = Fault::new(Class::ReloadOwed, refused.located(), refused.fix).temporary().at(now);
-        all.push(Obstacle { target: Some(target.name.clone()), failure, end: RunEnd::ForNow, weight: Weight::Fails });
+        all.push(Obstacle::new(Some(&target.name), failure, RunEnd::ForNow, Weight::Fails));
     }
     // One that is needed and that this host must not do stays owed; a version that waits for a person brings none yet.
     let is_held = all.iter().any(|obstacle| obstacle.target.is_none() && obstacle.weight == Weight::OnlyWaits);
@@ -270,7 +279,7 @@ pub async fn obstacles(
         );
         let fix = "restart the mail server after the sync: a start after the change settles it (a reload by hand is not seen)";
         let failure = Fault::new(Class::ReloadOwed, what, fix).temporary().at(now);
-        all.push(Obstacle { target: Some(target.clone()), failure, end: RunEnd::ForNow, weight: Weight::Fails });
+        all.push(Obstacle::new(Some(target), failure, RunEnd::ForNow, Weight::Fails));
     }
     let ahead = |(index, why): (usize, WhyReload)| {
         let target = &credential.targets[index];

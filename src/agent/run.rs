@@ -14,8 +14,8 @@ use tokio::sync::watch;
 use super::account;
 use super::doubts::{doubts_of, each_once};
 use super::durable::{Commit, state_failure};
-use super::fetched::{FetchedCredential, name_once_accepted};
-use super::steps::{Done, outcome_of, target_id};
+use super::fetched::name_once_accepted;
+use super::steps::{Done, KeptInRun, outcome_of, target_id};
 use super::{Agent, FinishedRun, Run, RunEnd, RunEvent, jitter};
 use crate::apply::{self, Reply, Request};
 use crate::audit::{StepKind, StepTime};
@@ -59,7 +59,7 @@ impl Agent {
         if report::keeps_a_roster(&self.receivers, &credential.name) {
             rollover::hello(&mut facts, Timestamp::now());
         }
-        let fetched = FetchedCredential::default();
+        let kept = KeptInRun::default();
         let mut unsaved = None;
         let mut steps = Vec::new();
         let mut next = None;
@@ -109,9 +109,9 @@ impl Agent {
             if let Some(id) = id {
                 observer(RunEvent::Begins { step: &step, reason: &reason });
                 if !waits {
-                    let (facts, step, fetched) = (facts.clone(), step.clone(), &fetched);
+                    let (facts, step, kept) = (facts.clone(), step.clone(), &kept);
                     doing.push(async move {
-                        let done = self.step(&facts, credential, source, &step, fetched).await;
+                        let done = self.step(&facts, credential, source, &step, kept).await;
                         (id, step, began, done)
                     });
                 }
@@ -161,7 +161,7 @@ impl Agent {
                 steps.push(account::step_time(credential, &step, &outcome, took));
             }
             observer(RunEvent::Ended { step: &step, outcome: &outcome, took });
-            name_once_accepted(&mut facts, &step, &outcome, fetched.get().as_ref());
+            name_once_accepted(&mut facts, &step, &outcome, kept.fetched.get().as_ref());
             rollover::absorb(&mut facts, &policy, id, &step, outcome, Timestamp::now(), jitter());
         };
         drop(doing);
@@ -173,7 +173,7 @@ impl Agent {
         } else {
             leaving.await;
         }
-        drop(fetched);
+        drop(kept);
         if let Some(e) = unsaved {
             return Err(e);
         }

@@ -1,9 +1,10 @@
 //! One step: what it asks of the source, of the endpoint or of apply, and what the answer comes to.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use relaykey_core::report::held_mark;
+use relaykey_core::report::{ProofHeading, held_mark};
 
 use super::endpoints::{endpoints_used, proved_everywhere};
 use super::fetched::{
@@ -33,6 +34,25 @@ pub(super) enum Done {
     Replied(Box<Result<Reply, Fault>>, Option<Logins>),
 }
 
+/// What one run keeps for its steps.
+#[derive(Default)]
+pub(super) struct KeptInRun {
+    pub(super) fetched: FetchedCredential,
+    /// Of the report that proofs were asked for last: how much the lists of one target may take in it.
+    room: Mutex<Option<(ProofHeading, usize)>>,
+}
+
+impl KeptInRun {
+    /// The room under this heading, measured once for all its targets.
+    fn room(&self, of: &ProofHeading, measure: impl FnOnce() -> usize) -> usize {
+        let mut known = self.room.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((measured, room)) if measured == of => *room,
+            _ => known.insert((of.clone(), measure())).1,
+        }
+    }
+}
+
 impl Agent {
     /// Does one step.
     pub(super) async fn step(
@@ -41,8 +61,9 @@ impl Agent {
         credential: &config::Credential,
         source: &OpenedSource,
         step: &Step,
-        fetched: &FetchedCredential,
+        kept: &KeptInRun,
     ) -> Done {
+        let fetched = &kept.fetched;
         Done::Outcome(Box::new(match step {
             Step::Wait { .. } | Step::Await | Step::End => unreachable!("the loop's own"),
             Step::Refrain { .. } => Outcome::Refrained,
@@ -85,7 +106,7 @@ impl Agent {
             },
             step => {
                 let target = step.target().expect("every other step is about a target");
-                return self.apply_step(facts, credential, source, step, target, fetched).await;
+                return self.apply_step(facts, credential, source, step, target, kept).await;
             }
         }))
     }
@@ -166,9 +187,9 @@ impl Agent {
         source: &OpenedSource,
         step: &Step,
         index: usize,
-        fetched: &FetchedCredential,
+        kept: &KeptInRun,
     ) -> Done {
-        let target = &credential.targets[index];
+        let (fetched, target) = (&kept.fetched, &credential.targets[index]);
         let id = target_id(credential, target);
         let ours = match step {
             Step::Inspect { .. } | Step::Preview { .. } | Step::Prepare { .. } => {
@@ -201,12 +222,12 @@ impl Agent {
             (Step::Activate { .. }, _) => Request::Activate { target: id },
             (Step::ReadBack { stamp, .. }, _) => Request::ReadBack {
                 target: id,
-                prove: self.wanted_proof(facts, credential, stamp, index),
+                prove: self.wanted_proof(facts, credential, stamp, index, kept),
                 nonce: facts.wake.code.clone(),
             },
             (Step::Attest { stamp, .. }, _) => {
                 let live_id = facts.state.targets.get(&target.name).and_then(|state| state.live_id.clone());
-                match live_id.zip(self.sign_of_life_proof(facts, credential, stamp, index)) {
+                match live_id.zip(self.sign_of_life_proof(facts, credential, stamp, index, kept)) {
                     Some((live_id, prove)) => {
                         Request::Attest { target: id, ours: self::ours(Some(&facts.state)), live_id, prove }
                     }
@@ -227,12 +248,13 @@ impl Agent {
         credential: &config::Credential,
         stamp: &rollover::Stamp,
         index: usize,
+        kept: &KeptInRun,
     ) -> Option<WantedProof> {
-        let (heading, target) = (self.heading(facts, credential, stamp), &credential.targets[index]);
+        let (of, target) = (self.of_confirmation(facts, credential, stamp), &credential.targets[index]);
         let accepted = facts.targets[index].evidence.as_ref()?.at;
-        let region = region_of(target);
-        let fields = heading.proof_fields_of(&target.name, region.as_deref(), accepted, Vec::new);
-        Some(WantedProof { fields, room: room_in_report(&heading, credential) })
+        let fields = of.fields(&target.name, region_of(target).as_deref(), accepted, Vec::new());
+        let heading = || self.heading(facts, credential, of.clone(), stamp.at);
+        Some(WantedProof { fields, room: kept.room(&of, || room_in_report(&heading(), credential)) })
     }
 
     /// The same of a sign of life: with the login that the confirmation was made with, which was accepted then.
@@ -242,11 +264,13 @@ impl Agent {
         credential: &config::Credential,
         stamp: &rollover::SignOfLife,
         index: usize,
+        kept: &KeptInRun,
     ) -> Option<WantedProof> {
-        let (heading, target) = (self.sign_of_life(facts, credential, stamp)?, &credential.targets[index]);
+        let (of, target) = (self.of_sign_of_life(facts, credential, stamp)?, &credential.targets[index]);
         let accepted = evidence_of(&facts.state, &target.name)?.at;
-        let fields = heading.proof_fields_of(&target.name, region_of(target).as_deref(), accepted, Vec::new);
-        Some(WantedProof { fields, room: room_in_report(&heading, credential) })
+        let fields = of.fields(&target.name, region_of(target).as_deref(), accepted, Vec::new());
+        let heading = || self.heading(facts, credential, of.clone(), stamp.at);
+        Some(WantedProof { fields, room: kept.room(&of, || room_in_report(&heading(), credential)) })
     }
 
     /// Calls block (files, child processes): off the event loop. A look is given up after [`LONGEST_LOOK`]: a file system may hang
@@ -499,4 +523,30 @@ pub fn ours(state: Option<&State>) -> Ours {
 /// What is to come, and what was put in place, or asked for, and never confirmed.
 fn known(state: &State) -> impl Iterator<Item = &String> {
     state.candidate.iter().map(|c| &c.username).chain(state.begun().map(|begun| &begun.username))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_room_of_a_report_is_measured_once_for_all_its_targets() {
+        let heading = |seq| ProofHeading {
+            host_id: "id".into(),
+            host: "mx1".into(),
+            credential: "ses".into(),
+            source: "arn".into(),
+            version: "v".into(),
+            username: "AKIA".into(),
+            outcome: rollover::ReportOutcome::Confirmed,
+            seq,
+            at: "then".into(),
+        };
+        let (kept, measured) = (KeptInRun::default(), std::cell::Cell::new(0));
+        let measure = || {
+            measured.set(measured.get() + 1);
+            100 * measured.get()
+        };
+        assert_eq!([1, 1, 2, 2, 1].map(|seq| kept.room(&heading(seq), measure)), [100, 100, 200, 200, 300]);
+    }
 }

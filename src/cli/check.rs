@@ -216,9 +216,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
                     && obstacle.target.as_ref() == Some(&target)
                     && match matter {
                         UndecidedMatter::Stopped => obstacle.failure.class == Class::NotRunning,
-                        UndecidedMatter::TextNotInUse => {
-                            [&finding.what, &finding.located()].contains(&&obstacle.failure.what)
-                        }
+                        UndecidedMatter::TextNotInUse => obstacle.place == finding.file.clone().zip(finding.line),
                     }
             };
             let is_stopped = matter == UndecidedMatter::Stopped && not_running.contains(&target);
@@ -226,7 +224,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
                 findings.add(Some(&credential.name), &format!("target {target}"), finding);
             }
         }
-        for Obstacle { target, failure, end, weight } in obstacles {
+        for Obstacle { target, failure, end, weight, .. } in obstacles {
             if findings.has_error(&credential.name, &failure.what) {
                 continue;
             }

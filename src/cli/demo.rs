@@ -177,6 +177,8 @@ struct Demo<'a> {
     table: PathBuf,
     teller: &'a mut DemoTeller,
     messages: usize,
+    /// What the endpoint said to the login that it refused last.
+    refusal: Option<String>,
 }
 
 /// A key of the demo: an access key id and the SES SMTP password derived from a random secret key.
@@ -230,7 +232,7 @@ async fn show(teller: &mut DemoTeller, scratch: &Path, place: DemoChoice) -> Res
     };
     let source = scratch.join("credential");
     let config = configuration(scratch, &standin, kind, &source, &ca_file);
-    let mut demo = Demo { standin, config, server, source, table, teller, messages: 0 };
+    let mut demo = Demo { standin, config, server, source, table, teller, messages: 0, refusal: None };
 
     demo.publish(first)?;
     let ended = demo.sync().await?;
@@ -264,9 +266,9 @@ async fn show(teller: &mut DemoTeller, scratch: &Path, place: DemoChoice) -> Res
     demo.publish(bad)?;
     let ended = demo.sync().await?;
     demo.expect(&ended, RunEnd::ForGood)?;
-    let quoted = ended.failures.iter().any(|(_, f)| f.class == Class::Refused && f.what.contains("535"));
-    if !quoted {
-        return Err(format!("the failure does not quote the 535: {:?}", ended.failures));
+    let is_refused = ended.failures.iter().any(|(_, f)| f.class == Class::Refused);
+    if !is_refused || !demo.refusal.as_ref().is_some_and(|reply| reply.starts_with("535")) {
+        return Err(format!("the login was not refused with 535: {:?}, {:?}", demo.refusal, ended.failures));
     }
     if demo.table_bytes()? != before {
         return Err("the table was changed by a credential that was refused".into());
@@ -356,13 +358,16 @@ impl Demo<'_> {
             lease: None,
             logs: Logs::default(),
         };
-        let teller = &mut *self.teller;
+        let (teller, refusal) = (&mut *self.teller, &mut self.refusal);
         let mut observer = |event: RunEvent<'_>| {
             let RunEvent::Ended { step, outcome, .. } = event else { return };
             let line = match (step, outcome) {
                 (_, Outcome::Fetched(f)) => format!("fetch: a version with {}", f.username),
                 (_, Outcome::Accepted(e)) => format!("verify: {}", e.reply),
-                (_, Outcome::Refused { reply, .. }) => format!("verify: {reply}"),
+                (_, Outcome::Refused { reply, .. }) => {
+                    *refusal = Some(reply.clone());
+                    format!("verify: {reply}")
+                }
                 (_, Outcome::Prepared(p)) if p.nothing_to_write => return,
                 (_, Outcome::Prepared(_)) => {
                     "prepare: staged; every key gives the new login in the staged files".into()

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::fault::Class;
 use crate::instruction::{Instruction, relaykey};
-use crate::rollover::{OLD_KEY, OwnResult, ReportMode};
+use crate::rollover::{OLD_KEY, OwnResult, RefusedNewKey, ReportMode};
 use crate::status::{CredentialStatus, InUseStatus, NotReady, Notice, PendingStatus, Status, words};
 
 /// How much something wants a person.
@@ -309,16 +309,7 @@ fn of_reason(c: &CredentialStatus, n: &NotReady, now: Timestamp) -> PageTrouble 
         Class::Refused => match (&c.applied, &c.pending) {
             (Some(_), Some(p)) => {
                 // The line on the mail says that the old one stays.
-                fix = if p.username.starts_with("AKIA") {
-                    format!(
-                        "check in AWS that the access key {} is active, and that the stored password is the SMTP password made from \
-                         it for the region of this mail relay; if not, publish a valid one",
-                        p.username
-                    )
-                } else {
-                    "check at the mail relay that user name and password are valid; if not, publish valid ones".into()
-                };
-                fix.push_str(&format!(" as a new version at the source, {}", c.source_in_full));
+                fix = RefusedNewKey::OnPage { username: &p.username, source: &c.source_in_full }.fix();
                 (
                     Level::Soon,
                     "the new key is refused by the mail relay".into(),

@@ -27,6 +27,7 @@ use aws_sdk_dynamodb::operation::RequestId;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
+use relaykey_core::report::is_report;
 use relaykey_core::report::place::{self, TableLayout};
 use tokio::sync::Mutex;
 
@@ -422,7 +423,7 @@ impl StoredItem {
     fn read(place: &ItemKey<'_>, item: &HashMap<String, AttributeValue>) -> Result<Self, Fault> {
         let text = |name: &str| item.get(name)?.as_s().ok();
         let there = || {
-            text("schema").filter(|schema| schema.starts_with("relaykey/report/"))?;
+            text("schema").filter(|schema| is_report(schema))?;
             Some(Self {
                 host_id: text("host_id")?.clone(),
                 seq: item.get("seq")?.as_n().ok()?.parse().ok()?,

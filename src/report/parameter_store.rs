@@ -12,7 +12,7 @@ use aws_sdk_ssm::Client;
 use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_ssm::operation::RequestId;
 use aws_sdk_ssm::types::{Parameter, ParameterTier, ParameterType};
-use relaykey_core::report::{HeldKeyId, REPORT_V1, place};
+use relaykey_core::report::{HeldKeyId, REPORT_V1, is_report, place};
 use serde::Deserialize;
 
 use crate::aws::{self, AwsSession, Call, Http, ReachedFor, ServiceError};
@@ -144,7 +144,7 @@ impl StoredReport {
             .as_ref()
             .filter(|p| p.r#type == Some(ParameterType::String))
             .and_then(|p| serde_json::from_str::<StoredReport>(p.value()?).ok())
-            .filter(|there| there.schema.starts_with("relaykey/report/"));
+            .filter(|there| is_report(&there.schema));
         // What it holds instead is not repeated: it may be a secret.
         report.ok_or_else(|| {
             Fault::new(

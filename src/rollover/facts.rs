@@ -170,6 +170,12 @@ impl SourceVersion {
     pub(super) fn is(&self, id: &VersionId, source: Option<&SourceIdentity>) -> bool {
         self.id == *id && Some(&self.identity) == source
     }
+
+    /// Can it be this version, as far as is known? Another source's of the same name is another one; what does not say where it
+    /// came from may be.
+    pub(super) fn may_be(&self, id: &VersionId, source: Option<&SourceIdentity>) -> bool {
+        self.id == *id && source.is_none_or(|source| *source == self.identity)
+    }
 }
 
 /// A version that was put in place, and in whose place another one has come before it was confirmed.
@@ -649,9 +655,10 @@ pub(super) fn uses_applied(facts: &Facts, index: usize) -> bool {
 
 /// Is it the applied version that the source gives? Another source's of the same number is another one.
 pub fn is_in_use(facts: &Facts) -> bool {
-    let (applied, found) = (facts.state.applied.as_ref(), facts.fetched.as_ref());
-    let is_of_source = |found: &SourceVersion| facts.state.source.as_ref().is_none_or(|s| *s == found.identity);
-    applied.map(|a| &a.id) == found.map(|f| &f.id) && found.is_none_or(is_of_source)
+    match (&facts.state.applied, &facts.fetched) {
+        (Some(applied), Some(found)) => found.may_be(&applied.id, facts.state.source.as_ref()),
+        (applied, found) => applied.is_none() && found.is_none(),
+    }
 }
 
 /// Is this target one that a person changes, at least in this wake?

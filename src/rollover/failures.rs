@@ -7,6 +7,7 @@ use relaykey_core::report::rfc3339;
 use super::drift::{HEAL_WINDOW, OVERTAKEN, fought_over, is_fought_over, not_put_back};
 use super::facts::{Facts, is_in_use, read_back_anew};
 use super::policy::{Policy, TargetPolicy};
+use super::refused::RefusedNewKey;
 use super::state::LONGEST_WAIT;
 use super::target_state::{FirstRefused, Retry};
 use crate::credential::VersionId;
@@ -135,16 +136,7 @@ pub(super) fn refusal(policy: &TargetPolicy, reply: &str, now: Timestamp) -> Fai
     Fault::new(
         Class::Refused,
         format!("{} refused the credential: {reply}", policy.endpoint),
-        match &policy.region {
-            Some(region) => format!(
-                "nothing was changed by it; check that the access key is active and that this mail relay is in region {region}, which \
-                 the configuration names: of an IAM access key relaykey derives the SMTP password for that region, and a ready-made \
-                 one must be made for it; if both are right, publish a valid key at the source"
-            ),
-            None => "nothing was changed by it; check that the access key is active and that what is stored is the SMTP password made from \
-                     it for the region of this mail relay; if not, publish a valid one at the source"
-                .to_owned(),
-        },
+        RefusedNewKey::InRun { region: policy.region.as_deref() }.fix(),
     )
     .at(now)
 }

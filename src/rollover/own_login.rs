@@ -6,6 +6,7 @@ use relaykey_core::report::{ReportError, rfc3339};
 use serde::{Deserialize, Serialize};
 
 use super::policy::Policy;
+use super::refused::REPLACE_REFUSED;
 use super::state::{LONGEST_WAIT, State};
 use super::target_state::{Holds, TargetState};
 use crate::credential::VersionId;
@@ -158,9 +159,6 @@ pub(super) fn refusal(state: &State) -> Option<(Timestamp, ReportError)> {
     let words = format!("{what}. To do: {fix}");
     Some((since, ReportError { what: Some(what), fix: Some(fix), ..ReportError::new(Class::AppliedRefused, words) }))
 }
-
-/// What to do about a key in use that is refused.
-pub const REPLACE_REFUSED: &str = "activate the key again, or publish a valid one at the source";
 
 /// Which setting lets a held version go where the applied one is refused, and by what that was proved.
 pub(super) fn died(state: &State, own: &OwnLoginTrials) -> Option<String> {

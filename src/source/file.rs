@@ -106,10 +106,6 @@ impl Source for File {
             Ok(Fetched { identity: seen.identity, id: seen.id, payload })
         })
     }
-
-    fn describe(&self) -> String {
-        format!("file {}", self.path.display())
-    }
 }
 
 /// What works, and is not as it should be: who may read it, and what a group may change. For `check`; not a reason to stop.

@@ -17,13 +17,15 @@ const LONGEST_PATH: usize = 4096 + 16;
 /// A source whose answers are taken only in form.
 pub struct InForm {
     source: Box<dyn Source>,
+    /// What it is called.
+    words: String,
     /// Its identity is the path of a file, which the configuration names and which may hold blanks.
     is_file: bool,
 }
 
 impl InForm {
     pub fn new(source: Box<dyn Source>, of: &config::SourceConfig) -> Self {
-        Self { source, is_file: of.file().is_some() }
+        Self { source, words: of.words(), is_file: of.file().is_some() }
     }
 
     fn check(&self, identity: &SourceIdentity, version: &str) -> Result<(), Fault> {
@@ -52,7 +54,7 @@ impl InForm {
         };
         Fault::new(
             Class::Service,
-            format!("{}: the {part} in the answer {how}, so that the answer is not taken", self.source.describe()),
+            format!("{}: the {part} in the answer {how}, so that the answer is not taken", self.words),
             "nothing to do if it passes; if it stays, check `endpoint_url`: is AWS behind it",
         )
         .temporary()
@@ -91,10 +93,6 @@ impl Source for InForm {
     fn advice(&self) -> Option<Advice> {
         self.source.advice()
     }
-
-    fn describe(&self) -> String {
-        self.source.describe()
-    }
 }
 
 #[cfg(test)]
@@ -121,16 +119,13 @@ mod tests {
         fn fetch_version<'a>(&'a self, _: &'a SourceIdentity, _: &'a VersionId) -> Fetching<'a> {
             self.fetch()
         }
-
-        fn describe(&self) -> String {
-            "the source".into()
-        }
     }
 
     /// How a look and a fetch end that are given these.
     fn asked(is_file: bool, arn: &str, version: &str) -> Option<Fault> {
         let identity = SourceIdentity { arn: arn.into(), created: None };
-        let source = InForm { source: Box::new(Answers(identity, version.into())), is_file };
+        let source = Box::new(Answers(identity, version.into()));
+        let source = InForm { source, words: "the source".into(), is_file };
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a run time");
         let (looked, fetched) = (runtime.block_on(source.look()).err(), runtime.block_on(source.fetch()).err());
         assert_eq!(looked, fetched);

@@ -140,9 +140,6 @@ pub trait Source: Send + Sync {
     fn advice(&self) -> Option<Advice> {
         None
     }
-
-    /// What it is, in words for status and errors: `secret "ses" (AWSCURRENT) in eu-west-1`.
-    fn describe(&self) -> String;
 }
 
 /// Something that works, and would be better otherwise.

@@ -26,7 +26,6 @@ use crate::source::{
 pub struct ParameterStore {
     parameter: String,
     label: Option<String>,
-    region: Option<String>,
     keys: JsonKeys,
     session: AwsSession,
     requests: Requests,
@@ -39,7 +38,6 @@ impl ParameterStore {
         Ok(Self {
             parameter: parameter.to_owned(),
             label: label.map(str::to_owned),
-            region: aws.region.clone(),
             keys,
             session: AwsSession::new(aws, http)?.reached_for(ReachedFor::Parameter),
             requests: Requests::default(),
@@ -221,9 +219,5 @@ impl Source for ParameterStore {
 
     fn requests(&self) -> u64 {
         self.requests.sent()
-    }
-
-    fn describe(&self) -> String {
-        format!("Parameter Store {} in {}", self.about(), self.region.as_deref().unwrap_or("the default region"))
     }
 }

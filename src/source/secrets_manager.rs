@@ -34,7 +34,6 @@ use crate::source::{
 pub struct SecretsManager {
     secret: String,
     stages: Vec<String>,
-    region: Option<String>,
     keys: JsonKeys,
     session: AwsSession,
     requests: Requests,
@@ -60,7 +59,6 @@ impl SecretsManager {
         Ok(Self {
             secret: secret.to_owned(),
             stages: stages.to_vec(),
-            region: aws.region.clone(),
             keys,
             session: AwsSession::new(aws, http)?.reached_for(ReachedFor::Secret),
             requests: Requests::default(),
@@ -353,10 +351,5 @@ impl Source for SecretsManager {
             what: format!("each look reads the credential itself, since {}", denied.what),
             fix: denied.fix.clone(),
         })
-    }
-
-    fn describe(&self) -> String {
-        let region = self.region.as_deref().unwrap_or("the default region");
-        format!("Secrets Manager {} in {region}", self.about(&self.stages.join(", ")))
     }
 }

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cost::Cost;
 use super::seconds::InSeconds as _;
-use super::words::{how_to_start, instead_of_the_refused, key_refused, words};
+use super::words::{how_to_start, key_refused, words};
 use super::{
     AppliedRefused, AppliedStatus, ChangeStatus, CredentialState, CredentialStatus, DaemonStatus, FailureStatus,
     HalfDone, HeldStatus, InUseStatus, KnownCredential, Live, LiveStatus, NotReady, OwedStatus, PendingStatus,
@@ -83,7 +83,7 @@ impl CredentialStatus {
             next: None,
         }));
         for (target, failure) in live.iter().flat_map(|l| &l.failures) {
-            if !failures.iter().any(|f| f.failure.what == failure.what) {
+            if !failures.iter().any(|f| f.failure.says_the_same(failure)) {
                 failures.push(FailureStatus {
                     target: target.clone(),
                     failure: failure.clone(),
@@ -213,7 +213,7 @@ impl CredentialStatus {
         if let (Some(r), Some(a)) = (&self.applied_refused, &self.applied) {
             let what = key_refused(&r.endpoint, &a.username, r.since, r.at);
             let waits = self.pending.as_ref().filter(|p| p.for_approval && p.approval.is_none());
-            let fix = instead_of_the_refused(&self.name, waits.map(|p| p.version.as_str()));
+            let fix = rollover::instead_of_the_refused(&self.name, waits.map(|p| p.version.as_str()));
             say(Class::AppliedRefused, what, fix);
         }
         for class in [Class::Refused, Class::Drift] {

@@ -9,7 +9,7 @@ use super::{
 use crate::config;
 use crate::fault::{Class, Failure};
 use crate::instruction::relaykey;
-use crate::rollover::{Holds, OLD_KEY, OwnResult, REPLACE_REFUSED, Tried, rfc3339, whole_seconds};
+use crate::rollover::{Holds, OLD_KEY, OwnResult, Tried, rfc3339, whole_seconds};
 
 /// So long `relaykey status` tells that the installation is a copy of another one.
 const CLONE_NEWS: SignedDuration = SignedDuration::from_hours(30 * 24);
@@ -242,7 +242,7 @@ impl CredentialStatus {
         let is_told = self.failures.iter().any(|f| f.failure.class == Class::Drift);
         let not_put_back = self.not_put_back.iter().filter(|_| !is_told);
         for f in self.failures.iter().chain(not_put_back).filter(|f| !by_hand || f.failure.class != Class::ByHand) {
-            if said.iter().any(|s| s.what == f.failure.what) {
+            if said.iter().any(|said| said.says_the_same(&f.failure)) {
                 continue;
             }
             said.push(&f.failure);
@@ -404,17 +404,6 @@ pub fn key_refused(endpoint: &str, username: &str, first: Timestamp, latest: Tim
         rfc3339(first),
         rfc3339(latest)
     )
-}
-
-/// What to do about a key in use that is refused. `waits`: the version that waits for approval.
-pub fn instead_of_the_refused(credential: &str, waits: Option<&str>) -> String {
-    match waits {
-        Some(version) => format!(
-            "put the new key into use: `{}`; or activate the old one again",
-            relaykey(format_args!("approve {credential} --version {version}"))
-        ),
-        None => REPLACE_REFUSED.to_owned(),
-    }
 }
 
 /// How the mail servers of these targets are started, each by the name of its instance.

@@ -335,6 +335,86 @@ fn what_was_not_expected_is_not_overwritten() {
     lab.prepare(&login("AKIANEW")).unwrap();
 }
 
+/// Waits until another change of main.cf or master.cf would show by its time: from then on what was read of them is kept.
+fn let_settings_settle(instance: &postfix::Instance) {
+    postfix::wait_for("the settings to be of some seconds ago", Duration::from_secs(15), || {
+        let changed =
+            ["main.cf", "master.cf"].map(|name| fs::metadata(instance.config_dir.join(name)).unwrap().ctime());
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        changed.into_iter().all(|at| now.as_secs() > u64::try_from(at).unwrap() + 3).then_some(())
+    });
+}
+
+/// What a change goes over is found in the one look that it is planned by.
+#[test]
+fn prepare_asks_a_live_table_once() {
+    let instance = instance("hash", Some(&line(KEY, &login("AKIAOLD"))));
+    let log = instance.base.join("asked");
+    with_postmap(
+        &instance,
+        &format!(
+            r#"case "$*" in *" -q "*) for last; do :; done; echo "$last" >>{};; esac
+            exec $REAL "$@""#,
+            log.display()
+        ),
+    );
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let expect = lab.inspect().expect();
+    fs::remove_file(&log).unwrap();
+    lab.prepare_expecting(expect, &login("AKIANEW")).unwrap();
+    let asked = fs::read_to_string(&log).unwrap();
+    let live = format!("hash:{}", instance.table().display());
+    assert_eq!(asked.lines().filter(|table| *table == live).count(), 1, "{asked}");
+}
+
+/// Settings that were read a moment ago are not believed where somebody has changed them since.
+#[test]
+fn main_cf_that_names_another_table_since_the_look_is_read_before_anything_is_planned() {
+    let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
+    let instance = instance("hash", Some(&line(KEY, &old)));
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let_settings_settle(&instance);
+    let expect = lab.inspect().expect();
+    let other = instance.config_dir.join("sasl_other");
+    fs::write(&other, line(KEY, &old)).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o600)).unwrap();
+    postfix::cool_down(&other);
+    let named = format!("hash:{}", other.display());
+    paste(&format!("/usr/sbin/postmap -c {} {named}", instance.config_dir.display()));
+    instance.set("smtp_sasl_password_maps", &named);
+    lab.prepare_expecting(expect, &new).unwrap();
+    lab.swap().unwrap();
+    assert_eq!(fs::read_to_string(&other).unwrap(), line(KEY, &new));
+    assert_eq!(fs::read_to_string(instance.table()).unwrap(), line(KEY, &old));
+}
+
+/// Somebody else's login in the table of one service, and the new one, put there by hand, in that of another: which of them is
+/// found first depends on whether a candidate is known. It is no change underneath, again and again.
+#[test]
+fn a_login_of_others_in_one_service_and_the_new_one_in_another_is_no_change_underneath() {
+    let (new, other) = (login("AKIANEW"), login("AKIAOTHER"));
+    let instance = instance("hash", Some(&line(KEY, &other)));
+    let bulk = instance.config_dir.join("sasl_bulk");
+    fs::write(&bulk, line(ENDPOINT, &other) + &line(KEY, &new)).unwrap();
+    fs::set_permissions(&bulk, fs::Permissions::from_mode(0o600)).unwrap();
+    postfix::cool_down(&bulk);
+    let named = format!("hash:{}", bulk.display());
+    paste(&format!("/usr/sbin/postmap -c {} {named}", instance.config_dir.display()));
+    let master_cf = instance.config_dir.join("master.cf");
+    let services = fs::read_to_string(&master_cf).unwrap();
+    fs::write(&master_cf, services + &format!("bulk unix - - n - - smtp\n  -o smtp_sasl_password_maps={named}\n"))
+        .unwrap();
+    instance.set("transport_maps", &format!("inline:{{ {{bulk.example = bulk:{KEY}}} }}"));
+    let lab = Lab::on(&instance, Reload::IfNeeded);
+    let ours = || Ours { applied: Some("AKIAOLD".into()), ..Ours::default() };
+    let Reply::Inspected(seen) = lab.call(Request::Inspect { target: lab.id.clone(), ours: ours() }).unwrap() else {
+        panic!("it was looked at")
+    };
+    let (target, logins, version) = (lab.id.clone(), new.clone().into(), "v-new".into());
+    let e = lab.call(Request::Prepare { target, ours: ours(), expect: seen.expect(), logins, version }).unwrap_err();
+    assert_eq!(e.class, Class::Ambiguous, "{e:?}");
+}
+
 #[test]
 fn an_edit_between_prepare_and_swap_is_kept() {
     let lab = Lab::text(&line(KEY, &login("AKIAOLD")));
@@ -1280,8 +1360,10 @@ fn what_was_read_is_forgotten_with_its_target() {
 fn a_mail_server_that_does_not_use_our_files_is_never_taken_for_ours() {
     let (old, new) = (login("AKIAOLD"), login("AKIANEW"));
     let refused = |lab: &Lab| {
+        let planned = lab.prepare_expecting(None, &new).unwrap_err();
         let e = lab.call(Request::Inspect { target: lab.id.clone(), ours: Ours::default() }).unwrap_err();
         assert!(!e.temporary && e.class == Class::Config, "{e:?}");
+        assert_eq!(planned, e);
         e
     };
     // Started with a copy of the configuration directory.

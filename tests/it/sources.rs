@@ -304,7 +304,7 @@ fn child() {
         for asked in std::io::stdin().lines().map_while(Result::ok) {
             let answer = match asked.as_str() {
                 "look" => looked(runtime.block_on(source.look())),
-                "fetch" => outcome(runtime.block_on(source.fetch()).map(|fetched| (source.describe(), fetched))),
+                "fetch" => outcome(runtime.block_on(source.fetch())),
                 "requests" => json!(source.requests()),
                 "earlier" => {
                     let earlier = runtime.block_on(source.earlier());
@@ -324,15 +324,14 @@ fn child() {
             runtime.block_on(source.fetch()).expect_err("broken at first");
             std::fs::write(text(path).expect("a path"), text(content).expect("a text")).expect("written");
         }
-        Ok((source.describe(), runtime.block_on(source.fetch())?))
+        runtime.block_on(source.fetch())
     });
     println!("\nOUTCOME {}", outcome(fetched));
 }
 
-fn outcome(fetched: Result<(String, Fetched), Fault>) -> Value {
+fn outcome(fetched: Result<Fetched, Fault>) -> Value {
     match fetched {
-        Ok((described, f)) => json!({
-            "describe": described,
+        Ok(f) => json!({
             "arn": f.identity.arn,
             "version": f.id.version,
             "at": f.id.order.map(|o| o.at.as_millisecond()),
@@ -378,7 +377,6 @@ fn the_version_that_carries_the_label_is_read() {
     assert_eq!(current.ok()["username"], "AKIAIOSFODNN7EXAMPLE");
     assert_eq!(current.ok()["number"], 0);
     assert_eq!(current.ok()["live_id"], json!(live_id("AKIAIOSFODNN7EXAMPLE", PASSWORD)));
-    assert_eq!(current.ok()["describe"], json!(format!("Secrets Manager secret {name:?} (AWSCURRENT) in {REGION}")));
     assert_eq!(Fetch::stages(&name, &["AWSPREVIOUS"]).run().ok()["version"], json!(first));
     assert_eq!(Fetch::stages(&name, &["CANARY"]).run().ok()["username"], "AKIAIOSFODNN7CANARY0");
     // By ARN, and its region wins over the configured one.
@@ -478,7 +476,6 @@ fn parameters_are_read_with_numbers_labels_and_by_arn() {
     assert!(arn.starts_with(&format!("arn:aws:ssm:{REGION}:")) && arn.ends_with(&name), "{arn}");
     let stable = Fetch::parameter(&name).label("stable").run();
     assert_eq!((&stable.ok()["version"], &stable.ok()["username"]), (&json!("1"), &json!("AKIAIOSFODNN7FIRST00")));
-    assert_eq!(stable.ok()["describe"], json!(format!("Parameter Store parameter {name:?} (stable) in {REGION}")));
     assert_eq!(Fetch::parameter(&arn).aws("region", "us-east-1").run().ok()["version"], "2");
     // Encrypted is how it is asked for, and how it must be stored.
     let plain = fresh("/ses/plain-");

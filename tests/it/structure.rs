@@ -417,6 +417,79 @@ fn nobody_goes_by_the_word_of_an_enum() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Where the sentence of a fault or a finding is looked at all the same, each with its reason.
+const LOOKS_AT_A_SENTENCE: [(&str, &str); 6] = [
+    ("crates/core/src/config/hidden.rs", "a secret is looked for in it, which it must not quote"),
+    ("crates/core/src/finding.rs", "the file is not named in front of a sentence that names it"),
+    ("crates/core/src/text/repeats.rs", "what repeats is known by its sentence: another one is told"),
+    (
+        "src/cli/check/findings.rs",
+        "what was said of a credential as an error is not said again: the same sentence, whole, whoever came upon it",
+    ),
+    ("src/cli/history.rs", "a fix that several breaks of a chain have is printed once"),
+    ("src/health/page.rs", "an advice that is a question (`did you mean`) gets other words in front of it than an order does"),
+];
+
+/// Does this line ask what is in the sentence of a fault or a finding, or compare it?
+fn goes_by_a_sentence(line: &str) -> bool {
+    const ASKS: [&str; 8] =
+        ["contains(", "starts_with(", "ends_with(", "strip_prefix(", "strip_suffix(", "find(", "split", "trim_start_matches("];
+    let is_name = |c: char| c.is_alphanumeric() || c == '_';
+    let compares = |text: &str| text.starts_with("==") || text.starts_with("!=");
+    ["what", "fix", "located()"].into_iter().any(|field| {
+        line.match_indices(field).any(|(at, _)| {
+            let (before, after) = (&line[..at], &line[at + field.len()..]);
+            if before.ends_with(is_name) || after.starts_with(is_name) {
+                return false;
+            }
+            let of = before.trim_end_matches(|c| is_name(c) || ".&*".contains(c)).trim_end();
+            let asks = after.strip_prefix('.').is_some_and(|method| ASKS.iter().any(|ask| method.starts_with(ask)));
+            // A record of the audit log has a kind, which is called so too.
+            let with = after.trim_start().get(2..).unwrap_or_default().trim_start();
+            let is_compared = compares(after.trim_start()) && !with.starts_with(char::is_uppercase);
+            asks || is_compared || of.ends_with("==") || of.ends_with("!=")
+        })
+    })
+}
+
+/// What went wrong is told by its class, its file and line, or by where it stands: the sentence is for people, and may be put better
+/// without anything else being changed.
+#[test]
+fn nobody_goes_by_the_sentence_of_a_fault_or_a_finding() {
+    for (line, found) in [
+        ("if e.what.contains(\"535\") {", true),
+        ("if fix.starts_with(\"did you mean\") {", true),
+        ("said.iter().any(|s| s.what == f.failure.what)", true),
+        ("if \"x\" != finding.fix {", true),
+        ("p.finding.located() == what", true),
+        ("record.what == RecordKind::Heal", false),
+        ("let what = e.what;", false),
+        ("if !finding.fix.is_empty() {", false),
+        ("somewhat == 1", false),
+    ] {
+        assert_eq!(goes_by_a_sentence(line), found, "{line}");
+    }
+    let mut files = Vec::new();
+    for src in CRATES {
+        source_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join(src), &mut files);
+    }
+    let (mut wrong, mut excused) = (Vec::new(), BTreeSet::new());
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs") && !file.iter().any(|part| part == "tests")) {
+        let path = file.strip_prefix(env!("CARGO_MANIFEST_DIR")).unwrap().display().to_string();
+        let code = std::fs::read_to_string(file).unwrap();
+        let lines = code.split("#[cfg(test)]\nmod tests {").next().unwrap().lines();
+        for line in lines.filter(|line| goes_by_a_sentence(line) && !line.trim_start().starts_with("//")) {
+            match LOOKS_AT_A_SENTENCE.iter().find(|(known, _)| *known == path) {
+                Some((known, _)) => drop(excused.insert(*known)),
+                None => wrong.push(format!("{path} goes by a sentence: {}", line.trim())),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let idle: Vec<_> = LOOKS_AT_A_SENTENCE.iter().filter(|(known, _)| !excused.contains(known)).collect();
+    assert!(idle.is_empty(), "need no excuse: {idle:?}");
+}
+
 // ---------------------------------------------------------------- documents
 
 fn read(path: &str) -> String {

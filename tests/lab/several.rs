@@ -16,8 +16,8 @@ use relaykey::host::{self, Directory, FileId};
 use relaykey::mta::by_hand::{self, Task};
 use relaykey::mta::table::{Change, Table, same_key};
 use relaykey::mta::{
-    Answer, ByHand, Content, KeyIds, LeftOut, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile, Running,
-    ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey,
+    Answer, Beneath, ByHand, Content, KeyIds, LeftOut, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile,
+    Running, ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey,
 };
 use serde::{Deserialize, Serialize};
 
@@ -176,6 +176,38 @@ impl Several {
         owned.map(|(at, _)| at).collect()
     }
 
+    /// What a table gives for each entry of its text.
+    fn live_logins(&self, table: usize, text: &Table) -> Vec<Option<Login>> {
+        let keys: Vec<String> = text.entries().map(|entry| entry.key.to_string()).collect();
+        let found = self.find_all(table, &keys).into_iter();
+        found.map(|value| value.and_then(|value| Login::from_pair(&value).ok())).collect()
+    }
+
+    /// What the tables give, and their files.
+    fn beneath(&self, ours: &Ours, candidate: Option<&str>) -> Beneath {
+        let mut entries = Vec::new();
+        for (n, login_table) in self.tables.iter().enumerate() {
+            let (id, text) = (login_table.id(), login_table.read());
+            let owned = Self::owned(ours, candidate, &text);
+            for ((at, entry), live) in text.entries().enumerate().zip(self.live_logins(n, &text)) {
+                if owned.contains(&at) {
+                    let (key, line, table, text) = (entry.key.to_string(), Some(entry.line), id.clone(), entry.login());
+                    let (is_live_key, endpoint) = (self.is_live_key(n, &entry.key), self.endpoint_of(&key));
+                    let file = login_table.path.clone();
+                    entries.push(OwnEntry { key, table, file, line, text, live, is_live_key, endpoint });
+                }
+            }
+        }
+        entries.sort_by_key(|entry| !entry.is_live_key);
+        let services = self.services.iter().map(|service| ServiceView {
+            service: service.name.clone(),
+            tables: self.service_tables(service),
+            keys: service.keys.iter().map(|key| self.live_key(service, key)).collect(),
+        });
+        let services = services.collect();
+        Beneath { services, entries, files: self.tables.iter().flat_map(LoginTable::files).collect() }
+    }
+
     fn service_tables(&self, service: &Service) -> Vec<TableId> {
         service.tables.iter().map(|n| self.tables[*n].id()).collect()
     }
@@ -189,52 +221,38 @@ fn look(path: &Path) -> Result<Option<FileId>, Fault> {
 
 impl Mta for Several {
     fn inspect(&self, ours: &Ours) -> Result<View, Fault> {
-        let (mut entries, mut key_ids, mut left_out) = (Vec::new(), KeyIds::default(), Vec::new());
+        let (mut key_ids, mut left_out) = (KeyIds::default(), Vec::new());
         for (n, login_table) in self.tables.iter().enumerate() {
             let (id, table) = (login_table.id(), login_table.read());
             let owned = Self::owned(ours, None, &table);
-            let keys: Vec<String> = table.entries().map(|entry| entry.key.to_string()).collect();
-            let found = self.find_all(n, &keys);
-            for ((at, entry), found) in table.entries().enumerate().zip(found) {
-                let (text, live) = (entry.login(), found.and_then(|value| Login::from_pair(&value).ok()));
+            for ((at, entry), live) in table.entries().enumerate().zip(self.live_logins(n, &table)) {
                 let user = entry.username().unwrap_or_default();
                 key_ids.add(user, &id, Some(entry.line), &entry.key);
                 if let Some(live) = live.as_ref().filter(|live| live.username != user) {
                     key_ids.add(&live.username, &id, None, &entry.key);
                 }
-                if owned.contains(&at) {
-                    let is_live_key = self.is_live_key(n, &entry.key);
-                    let (key, line, table) = (entry.key.to_string(), Some(entry.line), id.clone());
-                    let endpoint = self.endpoint_of(&key);
-                    let file = login_table.path.clone();
-                    entries.push(OwnEntry { key, table, file, line, text, live, is_live_key, endpoint });
-                } else if ours.earlier.iter().any(|earlier| earlier == user) {
+                if !owned.contains(&at) && ours.earlier.iter().any(|earlier| earlier == user) {
                     let (key, username) = (entry.key.to_string(), Some(user.to_owned()));
                     left_out.push(LeftOut { key, username, own: None, was_found: false });
                 }
             }
         }
-        entries.sort_by_key(|entry| !entry.is_live_key);
-        let services = self.services.iter().map(|service| ServiceView {
-            service: service.name.clone(),
-            tables: self.service_tables(service),
-            keys: service.keys.iter().map(|key| self.live_key(service, key)).collect(),
-        });
+        let Beneath { services, entries, files } = self.beneath(ours, None);
         Ok(View {
-            kind: "tables",
-            services: services.collect(),
+            services,
             endpoints: (0..=usize::from(!self.further.is_empty())).collect(),
             entries,
             missing: Vec::new(),
             running: self.running()?,
             findings: Vec::new(),
+            stopped: None,
             doubts: Vec::new(),
             beside: Vec::new(),
             left_out,
             unreadable: Vec::new(),
             key_ids,
             incomplete: vec!["proxy:mysql:/elsewhere.cf".into()],
-            files: self.tables.iter().flat_map(LoginTable::files).collect(),
+            files,
             log: None,
         })
     }
@@ -243,6 +261,7 @@ impl Mta for Several {
         if self.config_dir.join("no-plans").exists() {
             return Err(Fault::new(Class::Config, "there is a file no-plans", "remove it"));
         }
+        let beneath = self.beneath(ours, Some(logins.username()));
         let mut tables: Vec<TablePlan> = Vec::new();
         let mut reload_needed = false;
         for login_table in &self.tables {
@@ -284,7 +303,8 @@ impl Mta for Several {
             tables: self.service_tables(service),
             keys: service.keys.iter().map(|key| self.wanted(key)).collect(),
         });
-        Ok(Plan { tables, services: services.collect(), reload_needed, diff: vec!["changes".into()], goes_live: None })
+        let (services, diff) = (services.collect(), vec!["changes".into()]);
+        Ok(Plan { tables, services, reload_needed, diff, goes_live: None, beneath })
     }
 
     fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault> {

@@ -204,6 +204,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Is it the same thing once more, met at another time or by another target?
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (self.class, &self.what) == (other.class, &other.what)
+    }
+
     /// Is it only the answer to somebody who asked in vain? Then it is over when that person has it.
     pub fn is_an_answer(&self) -> bool {
         use Class::{Begun, ChangedMeanwhile, NotTheNamedVersion, NothingToDo, NothingWaits, Rejected};

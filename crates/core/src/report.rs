@@ -20,6 +20,13 @@ use crate::text;
 pub const REPORT_V1: &str = "relaykey/report/v1";
 /// Schema of the documents that are written.
 pub const REPORT_V2: &str = "relaykey/report/v2";
+/// What every schema of a report begins with, also of a release that is to come.
+const ANY_REPORT: &str = "relaykey/report/";
+
+/// Is it the schema of a report, of whichever release?
+pub fn is_report(schema: &str) -> bool {
+    schema.starts_with(ANY_REPORT)
+}
 
 crate::words! {
     /// What a report says.
@@ -154,7 +161,7 @@ impl Report {
         self.proof_fields_of(&target.name, target.region.as_deref(), target.evidence.at, lists)
     }
 
-    /// The same of a target that is not in it yet.
+    /// The same of a target that is not in it.
     pub fn proof_fields_of(
         &self,
         target: &str,
@@ -162,7 +169,46 @@ impl Report {
         accepted: Timestamp,
         lists: impl FnOnce() -> Vec<String>,
     ) -> ProofFields {
-        let signed_too = || SignedToo { source: self.source.clone(), evidence_at: rfc3339(accepted), lists: lists() };
+        let is_v1 = self.schema == REPORT_V1;
+        let lists = if is_v1 { Vec::new() } else { lists() };
+        let fields = self.proof_heading().fields(target, region, accepted, lists);
+        ProofFields { v2: fields.v2.filter(|_| !is_v1), ..fields }
+    }
+
+    /// What of it every one of its proofs is made over.
+    fn proof_heading(&self) -> ProofHeading {
+        ProofHeading {
+            host_id: self.host_id.clone(),
+            host: self.host.clone(),
+            credential: self.credential.clone(),
+            source: self.source.clone(),
+            version: self.version.clone(),
+            username: self.username.clone(),
+            outcome: self.outcome,
+            seq: self.seq,
+            at: self.at.clone(),
+        }
+    }
+}
+
+/// What the proofs of one report have in common: all that they are made over but what is of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProofHeading {
+    pub host_id: String,
+    pub host: String,
+    pub credential: String,
+    pub source: String,
+    pub version: String,
+    pub username: String,
+    pub outcome: ReportOutcome,
+    pub seq: u64,
+    /// As [`Report::at`].
+    pub at: String,
+}
+
+impl ProofHeading {
+    /// What the proof of a target is made over, in a report as it is written now.
+    pub fn fields(&self, target: &str, region: Option<&str>, accepted: Timestamp, lists: Vec<String>) -> ProofFields {
         ProofFields {
             host_id: self.host_id.clone(),
             host: self.host.clone(),
@@ -174,7 +220,7 @@ impl Report {
             outcome: self.outcome.word().to_owned(),
             seq: self.seq,
             at: self.at.clone(),
-            v2: (self.schema != REPORT_V1).then(signed_too),
+            v2: Some(SignedToo { source: self.source.clone(), evidence_at: rfc3339(accepted), lists }),
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::apply::{self, Inspected, Request, TargetId};
 use crate::aws;
 use crate::config::{self, IfAppliedDies, Mode, Severity};
 use crate::credential::{self, Login, PayloadForm};
-use crate::rollover::{Evidence, State};
+use crate::rollover::{Evidence, RefusedNewKey, RegionSaidBy, State};
 use crate::smtp::LoginVerdict;
 use crate::source::{self, Fetched, Source};
 use crate::state::Store;
@@ -96,18 +96,8 @@ pub(super) async fn source(
 /// What to do about a login that was refused. What relaykey derived it knows the region of.
 fn refused_fix(form: PayloadForm, smtp: &config::Smtp) -> String {
     let region = smtp.ses_region().filter(|_| form == PayloadForm::JsonIamKey);
-    match region {
-        Some(region) => {
-            let says = if smtp.region.is_some() { "`region` in the configuration" } else { "the endpoint's name" };
-            format!(
-                "check that the access key is active, and that the endpoint is in region {region}, for which relaykey derived the SMTP \
-                 password, as {says} says; a new key may need some minutes"
-            )
-        }
-        None => "check that the access key is active and that the SMTP password was derived for this endpoint's region; a new key may \
-                 need some minutes"
-            .into(),
-    }
+    let said_by = if smtp.region.is_some() { RegionSaidBy::Configuration } else { RegionSaidBy::EndpointName };
+    RefusedNewKey::InCheck { derived_for: region.as_deref().map(|region| (region, said_by)) }.fix()
 }
 
 /// Is it a new key that the endpoint may not know yet, so that `sync` tries it again for a while?

@@ -117,14 +117,13 @@ pub(super) fn targets(
                             let (target, matter) = (target.name.clone(), UndecidedMatter::TextNotInUse);
                             undecided.push(Undecided { target, finding, matter });
                         }
-                        // The one whose fix is to start it.
-                        _ if seen.running == Running::No && Some(&finding.fix) == target.kind.start().as_ref() => {
-                            let (target, matter) = (target.name.clone(), UndecidedMatter::Stopped);
-                            undecided.push(Undecided { target, finding, matter });
-                        }
                         _ => findings.add(name, &about, finding),
                     }
                 }
+                undecided.extend(seen.stopped.map(|finding| {
+                    let (target, matter) = (target.name.clone(), UndecidedMatter::Stopped);
+                    Undecided { target, finding, matter }
+                }));
                 let place = log::find(&target.log, seen.log.as_deref(), SystemTime::now());
                 if let Some(finding) = place.ok().and_then(|place| place.unreadable()) {
                     findings.add(name, &about, finding);

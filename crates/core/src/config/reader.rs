@@ -384,9 +384,9 @@ impl Reader<'_> {
             } else if LOGIN_WORDS.contains(&name.to_ascii_lowercase().replace('-', "_").as_str()) {
                 (format!("unknown key {name:?} in {place}"), self.schema.instead_of_login.to_owned())
             } else {
-                let guess =
-                    self.meant(view, name).map_or("remove it.".to_owned(), |meant| format!("did you mean {meant:?}?"));
-                let shows = !guess.starts_with("remove") || is_short_word(name);
+                let meant = self.meant(view, name);
+                let shows = meant.is_some() || is_short_word(name);
+                let guess = meant.map_or("remove it.".to_owned(), |meant| format!("did you mean {meant:?}?"));
                 let what = match !shows || may_hold_a_secret(name, false) {
                     true => format!("there is an unknown key in {place} (it is not shown, as it may hold a secret)"),
                     false => format!("unknown key {name:?} in {place}"),

@@ -16,7 +16,7 @@ use crate::credential::{self, Login, Secret};
 use crate::fault::{Class, Fault};
 use crate::finding::{Finding, Severity};
 use crate::host::{self, Directory, HostError};
-use crate::mta::{Ours, OwnEntry, Running, View, shown};
+use crate::mta::{KnownPassword, Ours, OwnEntry, Running, ServiceView, View, shown};
 
 impl Target {
     pub(super) fn inspect(&mut self, ours: &Ours) -> Result<Inspected, Fault> {
@@ -65,20 +65,22 @@ impl Target {
             Some(_) => None,
         };
         let (live_id, holds) = (self.one_live_id(&view)?, self.holds(&view)?);
-        let username = first_live(&view).map(|login| login.username.clone());
+        let username = first_live(&view.services, &view.entries).map(|login| login.username.clone());
         let mut usernames: Vec<String> = Vec::new();
-        for login in in_use(&view) {
+        for login in in_use(&view.services, &view.entries) {
             if !usernames.contains(&login.username) {
                 usernames.push(login.username.clone());
             }
         }
-        let first = first_live(&view).map(|login| self.shared.with_key(|key| key.live_id(login))).transpose()?;
+        let first = first_live(&view.services, &view.entries)
+            .map(|login| self.shared.with_key(|key| key.live_id(login)))
+            .transpose()?;
         let in_use = username.as_deref().or(ours.applied.as_deref());
         let remaining_old = in_use.map_or(Vec::new(), |username| {
             LoginInUse::among(ours, username, live_id.as_deref()).remaining_old(&view.left_out)
         });
         Ok(Inspected {
-            kind: view.kind,
+            kind: self.kind.word(),
             tables: tables_in_use(&view.services),
             remaining_old,
             others: view.key_ids.others(in_use),
@@ -101,6 +103,7 @@ impl Target {
             reload_owed,
             unread,
             findings,
+            stopped: view.stopped,
         })
     }
 
@@ -178,7 +181,10 @@ impl Target {
             Some(applied) if *applied != login.username => false,
             _ if tells || ours.logins.applied.contains(&live_id) => true,
             // Where the key for live ids was made anew, they tell nothing, and the mail server does.
-            _ => first_live(&self.look(&self.believed(ours, CallerPurpose::Look)?)?) == Some(login),
+            _ => {
+                let view = self.look(&self.believed(ours, CallerPurpose::Look)?)?;
+                first_live(&view.services, &view.entries) == Some(login)
+            }
         };
         match is_it {
             true => Ok(()),
@@ -193,7 +199,7 @@ impl Target {
     /// Which of these logins does the mail server find under the first live key?
     pub(super) fn which_stands(&self, ours: &Ours, logins: &[Login]) -> Result<Option<usize>, Fault> {
         let view = self.look(&self.believed(ours, CallerPurpose::Look)?)?;
-        let in_use = first_live(&view);
+        let in_use = first_live(&view.services, &view.entries);
         Ok(logins.iter().position(|login| Some(login) == in_use))
     }
 
@@ -214,7 +220,8 @@ impl Target {
     pub(super) fn believed(&self, ours: &Ours, purpose: CallerPurpose) -> Result<Ours, Fault> {
         let mut ours = self.shared.store.own_ids(&self.id.credential)?.believed(ours, purpose);
         for named in std::mem::take(&mut ours.named_logins) {
-            ours.logins.passwords.extend(self.password_of(named.endpoint, &named.login, named.is_certain)?);
+            let at = self.regional_login(named.endpoint, &named.login)?;
+            ours.logins.passwords.extend(KnownPassword::of(&named.login, at, named.is_certain));
         }
         let uncommitted = self.shared.store.get(&self.id)?;
         // So is what was swapped in under a name that the configuration has no more: it may have been this target's.
@@ -362,16 +369,16 @@ pub(super) fn endpoints_of_live_keys(view: &View) -> BTreeSet<usize> {
 
 /// The logins that the mail server uses: what its client services find under their live keys, whichever table gives it. Where none
 /// finds anything, what the tables hold there.
-pub(super) fn in_use(view: &View) -> impl Iterator<Item = &Login> {
-    let answers = || view.services.iter().flat_map(|service| &service.keys).filter_map(|live| live.answer.login());
+pub(super) fn in_use<'a>(services: &'a [ServiceView], entries: &'a [OwnEntry]) -> impl Iterator<Item = &'a Login> {
+    let answers = || services.iter().flat_map(|service| &service.keys).filter_map(|live| live.answer.login());
     let is_found = answers().next().is_some();
-    let of_tables = view.entries.iter().filter(|entry| entry.is_live_key).filter_map(|entry| entry.live.as_ref());
+    let of_tables = entries.iter().filter(|entry| entry.is_live_key).filter_map(|entry| entry.live.as_ref());
     answers().chain(of_tables.filter(move |_| !is_found))
 }
 
 /// The first of them.
-pub(super) fn first_live(view: &View) -> Option<&Login> {
-    in_use(view).next()
+pub(super) fn first_live<'a>(services: &'a [ServiceView], entries: &'a [OwnEntry]) -> Option<&'a Login> {
+    in_use(services, entries).next()
 }
 
 pub(super) fn live_entries(view: &View, key: &LiveIdKey) -> Vec<LiveEntry> {

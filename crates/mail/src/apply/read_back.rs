@@ -113,7 +113,7 @@ impl Target {
         let regions =
             (self.regions.len() > 1).then(|| RegionsRead { region, regional: open.regional.clone(), one_region });
         Ok(ReadBack {
-            kind: view.kind,
+            kind: self.kind.word(),
             matches,
             mismatches,
             keys,
@@ -139,7 +139,7 @@ impl Target {
         all_readable(&view)?;
         let found = self.one_live_id(&view)?;
         let matches = [&found, &self.holds(&view)?].into_iter().all(|found| found.as_deref() == Some(live_id));
-        let username = first_live(&view).map_or("", |login| &login.username);
+        let username = first_live(&view.services, &view.entries).map_or("", |login| &login.username);
         let remaining_old = LoginInUse::among(ours, username, found.as_deref()).remaining_old(&view.left_out);
         let others = view.key_ids.others(Some(username));
         let first: Vec<&str> = [&ours.applied, &ours.previous].into_iter().flatten().map(String::as_str).collect();
@@ -162,7 +162,7 @@ impl Target {
         }
         let live = view.entries.iter().find(|entry| entry.is_live_key);
         Ok(ReadBack {
-            kind: view.kind,
+            kind: self.kind.word(),
             matches,
             mismatches: Vec::new(),
             keys,

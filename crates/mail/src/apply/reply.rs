@@ -79,6 +79,8 @@ pub struct Inspected {
     pub swapped: Option<Swapped>,
     /// The mail server's and ours (directories and files that cannot be written safely), worst first.
     pub findings: Vec<Finding>,
+    /// Beside them: that the mail server does not run, and how to start it.
+    pub stopped: Option<Finding>,
     /// Those of them that say what a group could have written of all that is run and obeyed.
     pub doubts: Vec<Finding>,
     /// What is wrong with other mail servers of this host: it stops no rollover here.

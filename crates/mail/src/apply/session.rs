@@ -15,10 +15,10 @@ use super::own_ids::CallerPurpose;
 use super::registry::{directories, ids};
 use super::version_id::VersionIds;
 use super::{ATTEMPTS, JournalVersion, LOCK_WAIT, Locks, OpenChange, Prepared, Swap, Target, out_of_order};
-use crate::credential::{Login, is_access_key_id};
+use crate::credential::Login;
 use crate::fault::{Class, Fault};
 use crate::host::{self, Directory, HostError};
-use crate::mta::{KnownPassword, Logins, Ours, Plan, RegionalLogin, View};
+use crate::mta::{Beneath, KnownPassword, Logins, Ours, Plan, RegionalLogin};
 
 impl Target {
     pub(super) fn prepare(
@@ -30,7 +30,7 @@ impl Target {
     ) -> Result<Prepared, Fault> {
         let logins = logins.checked(printable)?;
         self.shared.keep_key()?;
-        let (ours, regional) = self.about_to_be(&ours, &logins)?;
+        let (ours, mut regional) = self.about_to_be(&ours, &logins)?;
         // What an earlier `Prepare` staged goes. A swap that was not committed stays, as if this process had been killed.
         self.open = None;
 
@@ -39,18 +39,17 @@ impl Target {
         if self.write {
             self.lock_around(&self.files, &mut locks, &prefix)?;
         }
-        let (view, plan, since) = self.look_under_lock(&ours, &logins, &mut locks, &prefix)?;
-        let found = first_live(&view);
+        let (mut plan, since) = self.plan_under_lock(&ours, &logins, &mut locks, &prefix)?;
+        // The logins of before stand in it: gone when this ends, while the plan's own files go on.
+        let Beneath { services, entries, files } = std::mem::take(&mut plan.beneath);
+        let found = first_live(&services, &entries);
         let previous = ours.applied.clone().or_else(|| found.map(|login| login.username.clone()));
         let found = match found {
             Some(login) => Some(self.shared.with_key(|key| key.live_id(login))?),
             None => None,
         };
         // Another target of this credential, which shares the table, may have put it there since.
-        let is_there_already = match &found {
-            Some(found) => self.live_ids_of(&logins)?.contains(found),
-            None => false,
-        };
+        let is_there_already = regional.iter().any(|login| Some(&login.live_id) == found.as_ref());
         if found.as_deref() != expect && !is_there_already {
             return Err(Fault::new(
                 Class::ChangedUnderneath,
@@ -61,6 +60,9 @@ impl Target {
         }
         let before = self.shared.store.get(&self.id)?;
         let live_id = self.planned_live_id(&plan, &logins)?;
+        if regional.len() == 1 {
+            regional.clear();
+        }
         let mut open = OpenChange {
             ours,
             logins,
@@ -68,7 +70,7 @@ impl Target {
             live_id,
             regional,
             previous,
-            files: view.files,
+            files,
             lookups: Vec::new(),
             written: Vec::new(),
             services: Vec::new(),
@@ -84,7 +86,7 @@ impl Target {
         // Every entry is understood: from now on nobody else says which ids are ours.
         let mut believed = open.ours.clone();
         believed.known.extend(open.previous.clone());
-        let held = view.entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
+        let held = entries.iter().flat_map(|entry| entry.live.iter().chain(&entry.text));
         believed.known.extend(held.map(|login| login.username.clone()));
         self.shared.store.prepares(&self.id.credential, &believed, open.logins.username())?;
         let nothing_to_write = open.change.is_empty();
@@ -103,45 +105,23 @@ impl Target {
         Ok(prepared)
     }
 
-    /// What is ours once these logins are put in place; and each of them, where there are several.
+    /// What is ours once these logins are put in place; and each of them with its region.
     pub(super) fn about_to_be(&self, ours: &Ours, logins: &Logins) -> Result<(Ours, Vec<RegionalLogin>), Fault> {
         let mut ours = self.believed(ours, CallerPurpose::Change)?;
         ours.one_region = logins.is_for_one_region();
-        let mut regional = Vec::new();
-        for (endpoint, login) in logins.each() {
-            let live_id = self.shared.with_key(|key| key.live_id(login))?;
-            let region = self.regions.get(endpoint).cloned().unwrap_or_default();
-            regional.push(RegionalLogin { region, live_id });
-        }
-        for (endpoint, login) in logins.each() {
-            ours.logins.passwords.extend(self.password_of(endpoint, login, true)?);
-        }
+        let regional = logins.each().map(|(endpoint, login)| self.regional_login(endpoint, login));
+        let regional = regional.collect::<Result<Vec<_>, _>>()?;
+        let known =
+            logins.each().zip(&regional).filter_map(|((_, login), at)| KnownPassword::of(login, at.clone(), true));
+        ours.logins.passwords.extend(known);
         ours.logins.know_regional(regional.clone());
-        if regional.len() == 1 {
-            regional.clear();
-        }
         Ok((ours, regional))
     }
 
-    /// The live id of each login.
-    fn live_ids_of(&self, logins: &Logins) -> Result<BTreeSet<String>, Fault> {
-        logins.each().map(|(_, login)| self.shared.with_key(|key| key.live_id(login))).collect()
-    }
-
-    /// Of the login of an access key id at an endpoint: what tells it from those of other regions.
-    pub(super) fn password_of(
-        &self,
-        endpoint: usize,
-        login: &Login,
-        is_certain: bool,
-    ) -> Result<Option<KnownPassword>, Fault> {
-        if !is_access_key_id(&login.username) {
-            return Ok(None);
-        }
+    /// The login at an endpoint by its live id, with that endpoint's region.
+    pub(super) fn regional_login(&self, endpoint: usize, login: &Login) -> Result<RegionalLogin, Fault> {
         let live_id = self.shared.with_key(|key| key.live_id(login))?;
-        let region = self.regions.get(endpoint).cloned().unwrap_or_default();
-        let login_there = RegionalLogin { region, live_id };
-        Ok(Some(KnownPassword { username: login.username.clone(), login: login_there, is_certain }))
+        Ok(RegionalLogin { region: self.regions.get(endpoint).cloned().unwrap_or_default(), live_id })
     }
 
     /// The live id of what a plan puts under the live keys.
@@ -189,27 +169,32 @@ impl Target {
         Ok(())
     }
 
-    /// What is there, and the plan for it, both read while every directory that the plan writes to was locked. Which
+    /// The plan, and with it what is there, both of one look while every directory that the plan writes to was locked. Which
     /// directories these are is known from the last look; where that was wrong, it is looked at again. Also says when
     /// that look began.
-    pub(super) fn look_under_lock(
+    pub(super) fn plan_under_lock(
         &mut self,
         ours: &Ours,
         logins: &Logins,
         locks: &mut Locks,
         prefix: &OsStr,
-    ) -> Result<(View, Plan, Instant), Fault> {
+    ) -> Result<(Plan, Instant), Fault> {
         for _ in 0..ATTEMPTS {
-            let look = || Ok((self.mta.inspect(ours)?, self.mta.plan(ours, logins)?));
-            let ((view, plan), since) = self.shared.directories.undisturbed(LOCK_WAIT, |_| ids(locks), look)?;
+            let look = || {
+                // A mail server that runs with other files than ours is an error; a plan says nothing of what runs.
+                self.mta.running()?;
+                self.mta.plan(ours, logins)
+            };
+            let (plan, since) = self.shared.directories.undisturbed(LOCK_WAIT, |_| ids(locks), look)?;
             let held = locks.len();
-            let files: Vec<PathBuf> = view.files.iter().chain(plan.files().map(|file| &file.path)).cloned().collect();
+            let used = &plan.beneath.files;
+            let files: Vec<PathBuf> = used.iter().chain(plan.files().map(|file| &file.path)).cloned().collect();
             if self.write {
                 self.lock_around(&files, locks, prefix)?;
             }
-            self.files.clone_from(&view.files);
+            self.files.clone_from(used);
             if locks.len() == held {
-                return Ok((view, plan, since));
+                return Ok((plan, since));
             }
         }
         Err(Fault::new(

@@ -85,6 +85,14 @@ pub struct KnownPassword {
     pub is_certain: bool,
 }
 
+impl KnownPassword {
+    /// What is known by a login in a region; `None`: its user name is no access key id, and may have others there.
+    pub fn of(login: &Login, at: RegionalLogin, is_certain: bool) -> Option<Self> {
+        let is_one = credential::is_access_key_id(&login.username);
+        is_one.then(|| Self { username: login.username.clone(), login: at, is_certain })
+    }
+}
+
 /// The key is the host's, and always the same.
 impl PartialEq for KnownLogins {
     fn eq(&self, other: &Self) -> bool {
@@ -367,7 +375,6 @@ pub struct OwnEntry {
 /// What a mail server would use now.
 #[derive(Debug, Clone)]
 pub struct View {
-    pub kind: &'static str,
     /// What each client service would find for its next hops of ours.
     pub services: Vec<ServiceView>,
     /// Our entries, those of every table: in lookup order for live keys, then by table and line.
@@ -379,6 +386,8 @@ pub struct View {
     pub running: Running,
     /// Findings for `check`, worst first. Errors also stop a rollover.
     pub findings: Vec<Finding>,
+    /// Beside them: that it does not run, and how to start it.
+    pub stopped: Option<Finding>,
     /// Those of them that say which login tables the mail server cannot read, of those that it looks up a login of ours in: what it
     /// would use is nothing, whatever stands in the others.
     pub unreadable: Vec<Finding>,
@@ -444,6 +453,17 @@ pub enum Running {
     NotApplicable,
 }
 
+/// What the tables gave when a plan was made: what it goes over. Seen in the same look, so that nobody has to look again.
+#[derive(Debug, Default)]
+pub struct Beneath {
+    /// As [`View::services`].
+    pub services: Vec<ServiceView>,
+    /// As [`View::entries`].
+    pub entries: Vec<OwnEntry>,
+    /// As [`View::files`].
+    pub files: Vec<PathBuf>,
+}
+
 /// A complete change, rendered before one byte changes on disk.
 #[derive(Debug)]
 pub struct Plan {
@@ -458,6 +478,8 @@ pub struct Plan {
     pub diff: Vec<String>,
     /// The keys of other relays that go into effect with it, as only the text has them, for people. `None`: none do.
     pub goes_live: Option<String>,
+    /// What was there when it was made.
+    pub beneath: Beneath,
 }
 
 impl Plan {
@@ -550,7 +572,8 @@ pub trait Mta: Send {
     /// Reads the running configuration and the live tables. Changes nothing.
     fn inspect(&self, ours: &Ours) -> Result<View, Fault>;
 
-    /// Renders the complete change that puts under every key that is ours the login of its endpoint. Changes nothing.
+    /// Renders the complete change that puts under every key that is ours the login of its endpoint, and says what was there
+    /// when it was made. Changes nothing.
     fn plan(&self, ours: &Ours, logins: &Logins) -> Result<Plan, Fault>;
 
     /// The same change as a person makes it, and what is wrong with what they have done of it so far. What [`Mta::plan`]

@@ -12,8 +12,8 @@ use crate::host::{Directory, FileId};
 use crate::mta::by_hand::Task;
 use crate::mta::table::{self, Change, MAX_TABLE, Table, same_key};
 use crate::mta::{
-    Answer, ByHand, ByName, Content, KeyIds, LiveKey, Logins, Mta, NameRule, Ours, OwnEntry, Plan, PlannedFile, Relay,
-    Running, ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
+    Answer, Beneath, ByHand, ByName, Content, KeyIds, LiveKey, Logins, Mta, NameRule, Ours, OwnEntry, Plan,
+    PlannedFile, Relay, Running, ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
 };
 
 /// Who reads it.
@@ -96,6 +96,48 @@ impl Text {
         TableId::new(format!("text:{}", survey.path.display()))
     }
 
+    /// What the text gives, and where it lies.
+    fn beneath(&self, survey: &TextSurvey) -> Beneath {
+        let id = self.id(survey);
+        let of_text = |at: &usize, is_live_key| {
+            let entry = survey.table.entry(*at);
+            OwnEntry {
+                key: entry.key.to_string(),
+                table: id.clone(),
+                file: survey.path.clone(),
+                line: Some(entry.line),
+                text: entry.login(),
+                // The first of several equal keys is the one that is found.
+                live: survey.table.get_folded(&entry.key).and_then(|(_, found)| found.login()),
+                is_live_key,
+                endpoint: 0,
+            }
+        };
+        let missing = self.missing(survey).map(|key| OwnEntry {
+            key: key.clone(),
+            table: id.clone(),
+            file: survey.path.clone(),
+            line: None,
+            text: None,
+            live: None,
+            is_live_key: true,
+            endpoint: 0,
+        });
+        let looked_up = |at: &usize| {
+            let entry = survey.table.entry(*at);
+            let answer = entry.login().map_or(Answer::NoLogin, Answer::Login);
+            LiveKey { key: entry.key.to_string(), answer, table: Some(id.clone()), endpoint: 0 }
+        };
+        let absent = |key: &String| LiveKey { key: key.clone(), answer: Answer::Nothing, table: None, endpoint: 0 };
+        let keys = survey.live.iter().map(looked_up).chain(self.missing(survey).map(absent)).collect();
+        let entries = (survey.live.iter().map(|at| of_text(at, true)))
+            .chain(missing)
+            .chain(survey.others.iter().map(|at| of_text(at, false)))
+            .collect();
+        let services = vec![ServiceView { service: SERVICE.into(), tables: vec![id.clone()], keys }];
+        Beneath { services, entries, files: vec![survey.path.clone()] }
+    }
+
     /// The key that is to be added: the next hop as spelt, where no live key is there.
     fn missing(&self, survey: &TextSurvey) -> Option<&String> {
         survey.live.is_empty().then_some(&self.keys[1])
@@ -111,30 +153,6 @@ impl Mta for Text {
     fn inspect(&self, ours: &Ours) -> Result<View, Fault> {
         let survey = self.survey(ours, None)?;
         let id = self.id(&survey);
-        let of_text = |at: &usize, is_live_key| {
-            let entry = survey.table.entry(*at);
-            OwnEntry {
-                key: entry.key.to_string(),
-                table: id.clone(),
-                file: survey.path.clone(),
-                line: Some(entry.line),
-                text: entry.login(),
-                // The first of several equal keys is the one that is found.
-                live: survey.table.get_folded(&entry.key).and_then(|(_, found)| found.login()),
-                is_live_key,
-                endpoint: 0,
-            }
-        };
-        let missing = self.missing(&survey).map(|key| OwnEntry {
-            key: key.clone(),
-            table: id.clone(),
-            file: survey.path.clone(),
-            line: None,
-            text: None,
-            live: None,
-            is_live_key: true,
-            endpoint: 0,
-        });
         let finding = |key: &String| Finding {
             severity: Severity::Warning,
             line: None,
@@ -146,31 +164,22 @@ impl Mta for Text {
         for entry in survey.table.entries() {
             entry.username().inspect(|user| key_ids.add(user, &id, Some(entry.line), &entry.key));
         }
-        let looked_up = |at: &usize| {
-            let entry = survey.table.entry(*at);
-            let answer = entry.login().map_or(Answer::NoLogin, Answer::Login);
-            LiveKey { key: entry.key.to_string(), answer, table: Some(id.clone()), endpoint: 0 }
-        };
-        let absent = |key: &String| LiveKey { key: key.clone(), answer: Answer::Nothing, table: None, endpoint: 0 };
-        let keys = survey.live.iter().map(looked_up).chain(self.missing(&survey).map(absent)).collect();
+        let Beneath { services, entries, files } = self.beneath(&survey);
         Ok(View {
-            kind: "text",
-            services: vec![ServiceView { service: SERVICE.into(), tables: vec![id.clone()], keys }],
+            services,
             key_ids,
             incomplete: Vec::new(),
             findings: self.missing(&survey).map(finding).into_iter().collect(),
+            stopped: None,
             doubts: Vec::new(),
             beside: Vec::new(),
             missing: self.missing(&survey).cloned().into_iter().collect(),
             endpoints: vec![0],
-            entries: (survey.live.iter().map(|at| of_text(at, true)))
-                .chain(missing)
-                .chain(survey.others.iter().map(|at| of_text(at, false)))
-                .collect(),
+            entries,
             running: Running::NotApplicable,
             left_out: Vec::new(),
             unreadable: Vec::new(),
-            files: vec![survey.path.clone()],
+            files,
             log: None,
         })
     }
@@ -192,6 +201,7 @@ impl Mta for Text {
             .in_file(survey.path.clone())
             .at_line(entry.line));
         }
+        let beneath = self.beneath(&survey);
         let missing: Vec<String> = self.missing(&survey).cloned().into_iter().collect();
         let diff = self.task(&survey, ours, logins, &missing).explain().diff;
         let mut table = TablePlan { id: self.id(&survey), text: None, map: None, lookups: Vec::new(), group: None };
@@ -215,7 +225,7 @@ impl Mta for Text {
             let bytes = survey.table.render(&changes).map_err(|e| in_file(e, &survey.path))?;
             table.text = Some(PlannedFile { path: survey.path, seen: survey.seen, content: Content::Bytes(bytes) });
         }
-        Ok(Plan { tables: vec![table], services, reload_needed: false, diff, goes_live: None })
+        Ok(Plan { tables: vec![table], services, reload_needed: false, diff, goes_live: None, beneath })
     }
 
     fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault> {

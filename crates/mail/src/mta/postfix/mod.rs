@@ -56,7 +56,7 @@ use crate::mta::by_hand::{self, Task};
 use crate::mta::compare::{Comparison, Differences};
 use crate::mta::table::{self, Change, Table};
 use crate::mta::{
-    Answer, ByHand, Content, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile, Relay, Reload, Running,
+    Answer, Beneath, ByHand, Content, LiveKey, Logins, Mta, Ours, OwnEntry, Plan, PlannedFile, Relay, Reload, Running,
     ServicePlan, ServiceView, TableId, TablePlan, View, WantedKey, shown,
 };
 use differences::{Compared, Compiling};
@@ -157,24 +157,24 @@ impl Mta for Postfix {
             let problem = Problem::warning(None, doubt.what, doubt.fix);
             Problem { subject: Subject::Trust, ..problem }
         }));
-        match running {
-            Running::No => problems.push(Problem::warning(
-                None,
-                "this Postfix instance is not running".into(),
-                format!("postfix -c {} start", self.config_dir.display()),
-            )),
-            _ => {
-                if let Some(name) = self.edited_since_start(&survey.setup.main)? {
-                    problems.push(Problem::warning(
-                        Some(self.config_dir.join(name)),
-                        format!(
-                            "{name} is newer than the last start or reload: the reload of a rollover puts \
-                             its edits into effect"
-                        ),
-                        format!("look at the edits, then: postfix -c {} reload", self.config_dir.display()),
-                    ));
-                }
-            }
+        let directory = self.config_dir.display();
+        let stopped = (running == Running::No).then(|| Finding {
+            severity: Severity::Warning,
+            line: None,
+            file: None,
+            what: "this Postfix instance is not running".into(),
+            fix: format!("postfix -c {directory} start"),
+        });
+        if running != Running::No
+            && let Some(name) = self.edited_since_start(&survey.setup.main)?
+        {
+            problems.push(Problem::warning(
+                Some(self.config_dir.join(name)),
+                format!(
+                    "{name} is newer than the last start or reload: the reload of a rollover puts its edits into effect"
+                ),
+                format!("look at the edits, then: postfix -c {directory} reload"),
+            ));
         }
         for table in &survey.tables {
             for key in table.pick.missing.iter().filter(|key| !table.live.contains_key(*key)) {
@@ -189,43 +189,7 @@ impl Mta for Postfix {
             }
         }
         problems.sort_by_key(|p| p.finding.severity);
-        let in_text = |table: &TableSurvey, owned: &Owned| OwnEntry {
-            key: owned.key.clone(),
-            table: table.store.id(),
-            file: table.store.text.clone(),
-            line: Some(owned.line).filter(|line| *line > 0),
-            text: owned.text.clone(),
-            live: table.live.get(&owned.key).cloned(),
-            is_live_key: owned.is_live_key,
-            endpoint: table.pick.endpoint_of(&owned.key),
-        };
-        let absent = |table: &TableSurvey, key: &String| OwnEntry {
-            key: key.clone(),
-            table: table.store.id(),
-            file: table.store.text.clone(),
-            line: None,
-            text: None,
-            live: table.live.get(key).cloned(),
-            is_live_key: true,
-            endpoint: survey.endpoint_of(&[table.store.id()], key),
-        };
-        let (mut entries, mut others) = (Vec::new(), Vec::new());
-        for table in &survey.tables {
-            let (live, other): (Vec<_>, Vec<_>) = table.pick.owned.iter().partition(|owned| owned.is_live_key);
-            entries.extend(live.into_iter().map(|owned| in_text(table, owned)));
-            let missing = table.pick.missing.iter().chain(table.only_in_map());
-            entries.extend(missing.map(|key| absent(table, key)));
-            others.extend(other.into_iter().map(|owned| in_text(table, owned)));
-        }
-        entries.extend(others);
-        let mut services = Vec::new();
-        for (service, tables, keys) in survey.services() {
-            let keys = self.answers(&survey, &tables, &keys)?;
-            services.push(ServiceView { service: service.to_owned(), tables, keys });
-        }
-        let mut files: Vec<PathBuf> = survey.tables.iter().flat_map(|table| table.store.files()).collect();
-        files.sort();
-        files.dedup();
+        let Beneath { services, entries, files } = self.beneath(&survey)?;
         let main = &survey.setup.main;
         let beside = self.other_instances(ours, main);
         let commands = self.command_logins(&survey.setup, &survey.reached, &self.unlisted_ok);
@@ -237,7 +201,6 @@ impl Mta for Postfix {
         let mut once = HashSet::new();
         incomplete.retain(|table| once.insert(table.clone()));
         Ok(View {
-            kind: "postfix",
             services,
             entries,
             missing: survey.tables.iter().flat_map(|table| table.pick.missing.iter().cloned()).collect(),
@@ -245,6 +208,7 @@ impl Mta for Postfix {
             running,
             doubts: problems.iter().filter(|p| p.subject == Subject::Trust).map(|p| p.finding.clone()).collect(),
             findings: problems.into_iter().map(|p| p.finding).chain(commands.findings).collect(),
+            stopped,
             left_out: survey.tables.iter().flat_map(|table| table.pick.left_out.iter().cloned()).collect(),
             key_ids,
             incomplete,
@@ -300,7 +264,8 @@ impl Mta for Postfix {
         });
         let services = services.collect();
         let goes_live = (!all_go_live.is_empty()).then(|| all_go_live.join(", "));
-        Ok(Plan { tables, services, reload_needed, diff, goes_live })
+        let beneath = self.beneath(&survey)?;
+        Ok(Plan { tables, services, reload_needed, diff, goes_live, beneath })
     }
 
     fn by_hand(&self, ours: &Ours, logins: &Logins) -> Result<ByHand, Fault> {
@@ -538,6 +503,48 @@ impl Postfix {
                 }
             }),
         }
+    }
+
+    /// What the tables give, and their files.
+    fn beneath(&self, survey: &Survey) -> Result<Beneath, Fault> {
+        let in_text = |table: &TableSurvey, owned: &Owned| OwnEntry {
+            key: owned.key.clone(),
+            table: table.store.id(),
+            file: table.store.text.clone(),
+            line: Some(owned.line).filter(|line| *line > 0),
+            text: owned.text.clone(),
+            live: table.live.get(&owned.key).cloned(),
+            is_live_key: owned.is_live_key,
+            endpoint: table.pick.endpoint_of(&owned.key),
+        };
+        let absent = |table: &TableSurvey, key: &String| OwnEntry {
+            key: key.clone(),
+            table: table.store.id(),
+            file: table.store.text.clone(),
+            line: None,
+            text: None,
+            live: table.live.get(key).cloned(),
+            is_live_key: true,
+            endpoint: survey.endpoint_of(&[table.store.id()], key),
+        };
+        let (mut entries, mut others) = (Vec::new(), Vec::new());
+        for table in &survey.tables {
+            let (live, other): (Vec<_>, Vec<_>) = table.pick.owned.iter().partition(|owned| owned.is_live_key);
+            entries.extend(live.into_iter().map(|owned| in_text(table, owned)));
+            let missing = table.pick.missing.iter().chain(table.only_in_map());
+            entries.extend(missing.map(|key| absent(table, key)));
+            others.extend(other.into_iter().map(|owned| in_text(table, owned)));
+        }
+        entries.extend(others);
+        let mut services = Vec::new();
+        for (service, tables, keys) in survey.services() {
+            let keys = self.answers(survey, &tables, &keys)?;
+            services.push(ServiceView { service: service.to_owned(), tables, keys });
+        }
+        let mut files: Vec<PathBuf> = survey.tables.iter().flat_map(|table| table.store.files()).collect();
+        files.sort();
+        files.dedup();
+        Ok(Beneath { services, entries, files })
     }
 
     /// What a service finds under each key: in the first of its tables that has it.
