@@ -6,6 +6,7 @@
 //! - `run`: the loop. It reads straight down.
 //! - `steps`: one step, and what the answer to it comes to.
 //! - `endpoints`: the login at every endpoint that a target uses, and a message over it.
+//! - `earlier`: which passwords of earlier versions their endpoint takes.
 //! - `fetched`: the credential as the source gives it, and what of it may be shown.
 //! - `documents`: reports and records of the audit log, made of the facts.
 //! - `durable`: what of a run is written down, and what is owed to others.
@@ -16,6 +17,7 @@ pub mod account;
 mod documents;
 mod doubts;
 mod durable;
+mod earlier;
 mod endpoints;
 mod fetched;
 pub mod foresight;
@@ -33,8 +35,9 @@ use relaykey_core::exit::Exit;
 
 pub use self::doubts::{FileWarning, doubts};
 use self::durable::state_failure;
+pub use self::earlier::TriedEarlier;
 pub use self::endpoints::{login_at, or_the_default, places_used};
-pub use self::fetched::{in_order, logins_of, named, not_told, shown_before_the_login, with_named};
+pub use self::fetched::{in_order, logins_of, named, not_told, shown_before_the_login, try_earlier, with_named};
 pub use self::operator::{host_name, operator, operator_with};
 pub use self::run::LONGEST_STEP;
 pub use self::steps::ours;

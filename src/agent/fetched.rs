@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::OnceCell;
 
 use super::OpenedSource;
+use super::earlier::TriedEarlier;
 use super::steps::{ours, target_id};
 use crate::apply::{Logins, NamedLogin, Ours, Request};
 use crate::config;
@@ -24,6 +25,8 @@ pub(super) struct FetchedCredential {
     logins: Mutex<BTreeMap<String, Logins>>,
     /// On a host without state: which earlier versions the source has, once it was asked.
     named: OnceCell<EarlierVersions>,
+    /// And those of their logins that were tried.
+    tried: tokio::sync::Mutex<TriedEarlier>,
 }
 
 impl FetchedCredential {
@@ -35,6 +38,14 @@ impl FetchedCredential {
     pub(super) fn keep(&self, fetched: Option<Fetched>) {
         *self.get() = fetched;
         self.logins().clear();
+    }
+
+    /// Tries the earlier logins that are certain of no region, once. True: more is known of one of them than before.
+    pub(super) async fn try_earlier(&self, smtp: &config::Smtp, hello_name: &str) -> bool {
+        match self.named.get() {
+            Some(named) => try_earlier(&mut *self.tried.lock().await, named, smtp, hello_name).await,
+            None => false,
+        }
     }
 
     fn logins(&self) -> MutexGuard<'_, BTreeMap<String, Logins>> {
@@ -72,17 +83,37 @@ pub(super) async fn known_as_ours(
 ) -> Ours {
     let known = ours(Some(state));
     match state.applied {
-        None => with_named(known, fetched.named.get_or_init(|| named(source)).await, smtp),
+        None => {
+            let named = fetched.named.get_or_init(|| named(source)).await;
+            with_named(known, named, smtp, &*fetched.tried.lock().await)
+        }
         Some(_) => known,
     }
 }
 
 /// With what the source names as earlier versions: their key ids, and the logins that tell which region's each entry has.
-pub fn with_named(ours: Ours, named: &EarlierVersions, smtp: &config::Smtp) -> Ours {
+pub fn with_named(ours: Ours, named: &EarlierVersions, smtp: &config::Smtp, tried: &TriedEarlier) -> Ours {
     // What this host takes is tried before anything is written.
     let taken = named.current.iter().flat_map(|payload| named_logins(payload, smtp, true).0);
     let earlier = named.payloads.iter().flat_map(|payload| named_logins(payload, smtp, false).0);
+    let earlier = earlier.map(|named| NamedLogin {
+        is_certain: named.is_certain || named.endpoint == 0 && tried.is_taken(smtp, &named.login),
+        ..named
+    });
     Ours { named: named.ids().collect(), named_logins: earlier.chain(taken).collect(), ..ours }
+}
+
+/// Tries at a target's default endpoint what earlier versions hold ready-made, once. True: one was taken, so that
+/// [`with_named`] tells more.
+pub async fn try_earlier(
+    tried: &mut TriedEarlier,
+    named: &EarlierVersions,
+    smtp: &config::Smtp,
+    hello_name: &str,
+) -> bool {
+    let logins: Vec<NamedLogin> =
+        named.payloads.iter().flat_map(|payload| named_logins(payload, smtp, false).0).collect();
+    tried.try_at(smtp, &logins, hello_name).await
 }
 
 /// An endpoint, and why a version has no login for it.
@@ -413,7 +444,7 @@ mod tests {
     }
 
     fn known(named: &EarlierVersions, smtp: &config::Smtp) -> Vec<(usize, bool)> {
-        let ours = with_named(Ours::default(), named, smtp);
+        let ours = with_named(Ours::default(), named, smtp, &TriedEarlier::default());
         ours.named_logins.iter().map(|named| (named.endpoint, named.is_certain)).collect()
     }
 

@@ -12,7 +12,7 @@ use super::fetched::{
     without_secret,
 };
 use super::steps::{holds_confirmed, not_running, outcome_of, target_id};
-use super::{OpenedSource, RunEnd, host_name, ours};
+use super::{OpenedSource, RunEnd, TriedEarlier, host_name, ours};
 use crate::apply::{self, Inspected, Reply, Request, Running, WhyReload};
 use crate::config::{self, Reload};
 use crate::credential::VersionId;
@@ -25,6 +25,8 @@ pub struct LookedAt<'a> {
     pub state: Option<&'a State>,
     /// What the source names on a host without state.
     pub named: EarlierVersions,
+    /// What came of their logins.
+    pub tried: TriedEarlier,
     /// By target; `None`: it could not be looked at, and that is told.
     pub targets: Vec<Option<Inspected>>,
     /// `None`: the source was not asked, and is taken to have nothing new.
@@ -151,7 +153,7 @@ pub async fn obstacles(
                 let target = &credential.targets[index];
                 let logins = if facts.puts_back() { logins_for(&again, target) } else { logins_for(&fetched, target) };
                 let previewed = logins.and_then(|logins| {
-                    let ours = with_named(ours(Some(&facts.state)), &seen.named, &target.smtp);
+                    let ours = with_named(ours(Some(&facts.state)), &seen.named, &target.smtp, &seen.tried);
                     let target = target_id(credential, target);
                     apply.call(Request::Preview { target, ours, logins }).map_err(|e| {
                         places[index] = e.file.clone().zip(e.line);

@@ -238,7 +238,16 @@ impl Agent {
             (Step::Discard { .. }, _) => Request::Discard { target: id },
             (step, _) => unreachable!("{step:?} is not apply's"),
         };
-        Done::Replied(Box::new(self.call(request).await), shown)
+        let mut reply = self.call(request).await;
+        // A login with an earlier version's password tells more of an entry: with that it is looked at once more.
+        if let Ok(Reply::Inspected(seen)) = &reply
+            && seen.asks_for_proof
+            && fetched.try_earlier(&target.smtp, &self.identity.name).await
+        {
+            let ours = known_as_ours(&facts.state, source, fetched, &target.smtp).await;
+            reply = self.call(Request::Inspect { target: target_id(credential, target), ours }).await;
+        }
+        Done::Replied(Box::new(reply), shown)
     }
 
     /// The proof of a target that a confirmation is to have. Its lists are put in by apply, which reads them.
@@ -504,6 +513,9 @@ pub fn ours(state: Option<&State>) -> Ours {
         earlier: state.map(State::earlier_usernames).unwrap_or_default(),
         named: Vec::new(),
         named_logins: Vec::new(),
+        // `apply` alone says which these are.
+        remembered: Vec::new(),
+        named_by_root: Vec::new(),
         logins: KnownLogins {
             // `apply` has the key.
             key: None,

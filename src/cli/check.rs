@@ -20,9 +20,9 @@ use self::host::{daemon, reports, who_answers, who_hears};
 use self::login::{logins, open, source};
 use self::targets::{Foreign, TargetsSeen, Undecided, UndecidedMatter, Unknown, targets};
 use super::{Exit, choose, load_with_remarks, print_json, runtime, say};
-use crate::agent;
 use crate::agent::account::reload_ahead;
 use crate::agent::foresight::{self, LookedAt, Obstacle, ReloadAhead, Weight};
+use crate::agent::{self, TriedEarlier};
 use crate::apply::{self, Running, WhyReload};
 use crate::config::{self, Config, Finding, IfAppliedDies, Mode, Opening, Severity, Window};
 use crate::credential;
@@ -128,8 +128,9 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
             _ => EarlierVersions::default(),
         };
         ours.named = earlier.ids().collect();
-        let TargetsSeen { targets, foreign, unknown, undecided } =
-            targets(credential, state.as_ref(), &ours, &earlier, &apply, findings);
+        let mut tried = TriedEarlier::default();
+        let looked = targets(credential, state.as_ref(), &ours, (&earlier, &mut tried), &apply, findings).await;
+        let TargetsSeen { targets, foreign, unknown, undecided } = looked;
         for unread in std::mem::take(&mut earlier.unread) {
             // That there is none is as it is with the first version.
             let is_none = matches!(unread.class, Class::NoSuchLabel | Class::NotFound);
@@ -199,6 +200,7 @@ async fn check(config: &Config, mail: &apply::Setup, args: &CheckArgs, findings:
         let seen = LookedAt {
             state: state.as_ref(),
             named: earlier,
+            tried,
             targets,
             fetched: fetched.as_ref(),
             source: opened.as_ref(),

@@ -1,12 +1,12 @@
 //! What is printed as a fix does no harm: run here, on the set-ups that print it. `field` does the same, judged by mail.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
 use std::process::Command;
 
 use relaykey::config::{Finding, Reload, Severity};
 use relaykey::credential::{Secret, ses_smtp_password};
-use relaykey::mta::postfix::Postfix;
+use relaykey::mta::postfix::{Postfix, TargetDirectories};
 use relaykey::mta::{Mta as _, Ours, Relay};
 
 use crate::lab::postfix::{Instance, Options};
@@ -22,16 +22,19 @@ fn instance(relayhost: &str) -> Instance {
     Instance::new(&Options { map_type: "hash", relayhost, ca_pem: None, table: Some(&table), settings: &[] })
 }
 
-fn findings(instance: &Instance) -> Vec<Finding> {
+fn postfix(instance: &Instance) -> Postfix {
     let relay = Relay {
         endpoint: HOST.into(),
         port: 587,
         region: None,
-        endpoint_aliases: vec!["127.0.0.1:2525".into()],
+        endpoint_aliases: vec!["127.0.0.1:2525".into(), "smtp-gateway.internal".into()],
         also: Vec::new(),
     };
-    let postfix = Postfix::new(&instance.config_dir, &relay, None, &Reload::Always);
-    postfix.inspect(&Ours::default()).unwrap().findings
+    Postfix::new(&instance.config_dir, &relay, None, &Reload::Always)
+}
+
+fn findings(instance: &Instance) -> Vec<Finding> {
+    postfix(instance).inspect(&Ours::default()).unwrap().findings
 }
 
 fn about<'f>(findings: &'f [Finding], what: &str) -> Vec<&'f Finding> {
@@ -177,13 +180,32 @@ fn what_is_a_decision_is_no_command() {
         assert!(!finding.fix.contains("postconf") || finding.fix.contains("yours to decide"), "{finding:?}");
         instance.write_main_cf(&original);
     }
-    // What else the options exclude stays excluded.
+    // What lets the logins of all relays go out otherwise is said in words; what else the options exclude stays excluded.
     instance.set("smtp_sasl_tls_security_options", "nodictionary, noplaintext, noanonymous");
     let found = findings(&instance);
-    paste(&about(&found, "contains noplaintext")[0].fix);
-    let dir = instance.config_dir.display().to_string();
-    let left = said_by("postconf", &["-c", &dir, "-h", "smtp_sasl_tls_security_options"]);
-    assert_eq!(left, "nodictionary, noanonymous");
+    let [plain] = about(&found, "contains noplaintext")[..] else { panic!("{found:?}") };
+    assert!(!plain.fix.contains("postconf") && plain.fix.contains("yours to decide"), "{plain:?}");
+    assert!(plain.fix.contains("smtp_sasl_tls_security_options = nodictionary, noanonymous"), "{plain:?}");
+}
+
+/// Behind a name that somebody gave the endpoint may be a tunnel, which answers no STARTTLS; and what an old `smtp_tls_per_site` says has
+/// no effect beside `smtp_tls_policy_maps`.
+#[test]
+fn a_policy_that_may_stop_mail_is_no_command() {
+    for (hop, old, says) in [
+        ("[smtp-gateway.internal]:2525", "", "where a tunnel listens there"),
+        (HOP, "hash:/etc/postfix/per_site", "smtp_tls_per_site"),
+    ] {
+        let instance = instance(hop);
+        instance.write_table(&format!("{hop} {OLD}\n"));
+        instance.postmap();
+        instance.set("smtp_tls_security_level", "may");
+        instance.set("smtp_tls_per_site", old);
+        let found = findings(&instance);
+        let [open] = about(&found, OPEN)[..] else { panic!("{hop}: {found:?}") };
+        assert!(open.fix.contains(says) && open.fix.contains("yours to decide"), "{open:?}");
+        assert!(!open.fix.contains("postconf"), "{open:?}");
+    }
 }
 
 /// proxymap(8) opens the table with no more rights than Postfix's user has.
@@ -203,6 +225,102 @@ fn a_table_behind_proxy_is_closed_to_others_and_not_to_postfix() {
     for file in [&table, &map] {
         let meta = fs::metadata(file).unwrap();
         assert_eq!((meta.mode() & 0o777, meta.gid()), (0o640, group), "{}", file.display());
+    }
+}
+
+/// Where the table may be another instance's too, that one's proxymap(8) may have to read it.
+#[test]
+fn a_table_that_another_instance_may_have_is_not_closed_to_its_proxymap() {
+    let instance = instance(HOP);
+    let (table, map) = (instance.table(), instance.map());
+    let open_to_all = || {
+        for file in [&table, &map] {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+    };
+    open_to_all();
+    let alone = findings(&instance);
+    about(&alone, "every local user can read").iter().for_each(|finding| paste(&finding.fix));
+    assert_eq!(fs::metadata(&table).unwrap().mode() & 0o007, 0);
+    open_to_all();
+    let all = vec![instance.config_dir.clone(), "/etc/postfix-second".into()];
+    let beside = TargetDirectories { of_credential: all.clone(), of_all: all, ..TargetDirectories::default() };
+    let found = postfix(&instance).beside(beside).inspect(&Ours::default()).unwrap().findings;
+    let open = about(&found, "every local user can read");
+    assert_eq!(open.len(), 2, "{found:?}");
+    open.iter().for_each(|finding| paste(&finding.fix));
+    let group: u32 = said_by("id", &["-g", "postfix"]).parse().unwrap();
+    for file in [&table, &map] {
+        let meta = fs::metadata(file).unwrap();
+        assert_eq!((meta.mode() & 0o777, meta.gid()), (0o640, group), "{}", file.display());
+    }
+}
+
+/// proxymap(8) has to get through every directory on the way.
+#[test]
+fn a_directory_that_proxymap_does_not_get_through_is_told() {
+    let instance = instance(HOP);
+    let closed = instance.config_dir.join("closed");
+    fs::create_dir(&closed).unwrap();
+    let group: u32 = said_by("id", &["-g", "postfix"]).parse().unwrap();
+    for (file, name) in [(instance.table(), "sasl_passwd"), (instance.map(), "sasl_passwd.db")] {
+        fs::copy(file, closed.join(name)).unwrap();
+        fs::set_permissions(closed.join(name), fs::Permissions::from_mode(0o640)).unwrap();
+        chown(closed.join(name), None, Some(group)).unwrap();
+    }
+    instance.set("smtp_sasl_password_maps", &format!("proxy:hash:{}", closed.join("sasl_passwd").display()));
+    for (mode, told) in [(0o700, 1), (0o755, 0)] {
+        fs::set_permissions(&closed, fs::Permissions::from_mode(mode)).unwrap();
+        let found = findings(&instance);
+        let through = about(&found, "does not get through this directory");
+        assert_eq!(through.len(), told, "{mode:o}: {found:?}");
+        assert!(through.iter().all(|told| told.file.as_ref() == Some(&closed)), "{through:?}");
+    }
+}
+
+/// Where TLS begins with the first byte smtp(8) wants a level that has TLS always.
+#[test]
+fn a_wrapped_connection_without_a_level_is_an_error() {
+    let hop = "[email-smtp.eu-west-1.amazonaws.com]:465";
+    for (level, told) in [("may", 1), ("none", 1), ("encrypt", 0), ("secure", 0)] {
+        let instance = instance(hop);
+        instance.write_table(&format!("{hop} {OLD}\n"));
+        instance.postmap();
+        instance.set("smtp_tls_wrappermode", "yes");
+        instance.set("smtp_tls_security_level", level);
+        let found = findings(&instance);
+        let waits = about(&found, "smtp_tls_wrappermode = yes, and the level");
+        assert_eq!(waits.len(), told, "{level}: {found:?}");
+        for finding in waits {
+            assert_eq!(finding.severity, Severity::Error);
+            paste(&finding.fix);
+            assert!(about(&findings(&instance), "smtp_tls_wrappermode = yes, and the level").is_empty());
+        }
+    }
+}
+
+/// Daemons open no texthash: with a key twice, from our own reload on.
+#[test]
+fn a_routing_text_with_a_key_twice_is_an_error() {
+    let instance = instance(HOP);
+    let routes = instance.config_dir.join("transport");
+    let line = "a.example smtp:[direct.example]\n";
+    for (kind, text, told) in [
+        ("texthash", format!("{line}{line}"), 1),
+        ("proxy:texthash", format!("{line}# b\nA.example smtp:[b]\n"), 1),
+        ("texthash", line.to_owned(), 0),
+        // Of patterns each may be there as often as somebody likes.
+        ("cidr", "10.0.0.1 smtp:[b]\n10.0.0.1 smtp:[b]\n".to_owned(), 0),
+    ] {
+        fs::write(&routes, &text).unwrap();
+        instance.set("transport_maps", &format!("{kind}:{}", routes.display()));
+        let found = findings(&instance);
+        let twice = about(&found, "have the same key");
+        assert_eq!(twice.len(), told, "{kind} {text}: {found:?}");
+        for finding in twice {
+            assert_eq!(finding.severity, Severity::Error);
+            assert!(finding.file.as_ref() == Some(&routes) && finding.line.is_some_and(|line| line > 1), "{finding:?}");
+        }
     }
 }
 

@@ -328,6 +328,14 @@ cases! {
     c540 = "540-condition-on-an-option-with-a-colon";
     c621 = "621-service-twice";
     c633 = "633-variable-behind-a-variable";
+    c508 = "508-port-of-etc-services";
+    c511 = "511-texthash-appended-after-adoption";
+    c580 = "580-previous-said-by-root";
+    c619 = "619-per-site-and-policy";
+    c655 = "655-relative-paths-by-a-condition";
+    c659 = "659-tunnel-on-another-host";
+    c660 = "660-options-for-all-relays";
+    c664 = "664-texthash-routes-twice";
     }
 }
 

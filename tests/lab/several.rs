@@ -252,6 +252,7 @@ impl Mta for Several {
             unreadable: Vec::new(),
             key_ids,
             incomplete: vec!["proxy:mysql:/elsewhere.cf".into()],
+            asks_for_proof: false,
             files,
             log: None,
         })

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::super::Exit;
 use super::{Findings, held};
-use crate::agent;
+use crate::agent::{self, TriedEarlier};
 use crate::apply::{self, Inspected, LiveEntry, Ours, Reply, Request, Running, TargetId};
 use crate::config::{self, Finding, Severity};
 use crate::fault::Class;
@@ -56,11 +56,11 @@ pub(super) struct Unknown {
 
 /// What each mail server would really use, and its settings that make a rotation lose mail. Gives what was seen, target by
 /// target, and what is to be said once it is known what the source gives.
-pub(super) fn targets(
+pub(super) async fn targets(
     credential: &config::Credential,
     state: Option<&State>,
     ours: &Ours,
-    named: &EarlierVersions,
+    (named, tried): (&EarlierVersions, &mut TriedEarlier),
     apply: &apply::Client,
     findings: &mut Findings,
 ) -> TargetsSeen {
@@ -68,8 +68,22 @@ pub(super) fn targets(
     let TargetsSeen { targets: mut all, mut foreign, mut unknown, mut undecided } = TargetsSeen::default();
     for target in &credential.targets {
         let about = format!("target {}", target.name);
-        let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
-        match apply.call(Request::Inspect { target: id, ours: agent::with_named(ours.clone(), named, &target.smtp) }) {
+        let look = |tried: &TriedEarlier| {
+            let id = TargetId { credential: credential.name.clone(), target: target.name.clone() };
+            apply.call(Request::Inspect {
+                target: id,
+                ours: agent::with_named(ours.clone(), named, &target.smtp, tried),
+            })
+        };
+        let mut reply = look(tried);
+        // As a run does it.
+        if let Ok(Reply::Inspected(seen)) = &reply
+            && seen.asks_for_proof
+            && agent::try_earlier(tried, named, &target.smtp, &agent::host_name()).await
+        {
+            reply = look(tried);
+        }
+        match reply {
             Ok(Reply::Inspected(seen)) => {
                 all.push(Some((*seen).clone()));
                 for entry in seen.entries.iter().filter(|e| e.is_live_key) {

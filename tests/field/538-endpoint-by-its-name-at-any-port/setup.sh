@@ -60,4 +60,3 @@ P
 setsid python3 $WORK/forward plain 127.0.20.1:587=127.0.10.1:587 </dev/null >/dev/null 2>&1 &
 setsid python3 $WORK/archive </dev/null >/dev/null 2>&1 &
 sleep 2
-sed "s/^127.0.10.1 smtp-relay.internal/127.0.20.1 smtp-relay.internal/" /etc/hosts > /tmp/h2; cat /tmp/h2 > /etc/hosts

@@ -153,7 +153,9 @@ impl Network {
     /// The AWS API server listens at this port of the loopback: port 80 leads there.
     pub fn start(aws: u16) -> Self {
         let standin = |server| {
-            let names = HOSTS.iter().filter(|(_, of)| *of == server).map(|(name, _)| (*name).to_owned());
+            let names = HOSTS.iter().filter(|(_, of)| *of == server).map(|(name, _)| *name);
+            // A gateway that carries bytes leads to SES.
+            let names = names.chain((server == Server::Ses).then_some(GATEWAY.0)).map(str::to_owned);
             Standin::start(Options { names: names.collect(), ..Options::default() }).expect("a stand-in")
         };
         let network = Self {

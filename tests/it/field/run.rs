@@ -102,6 +102,7 @@ fn run_case(
         check = Some(world.relaykey(&["check"]));
         said += &words_of(&world.relaykey(&["sync", "--wait", "10s"]));
     }
+    let before_people = world.files();
     world.script("between.sh").as_mut().map(done);
     let adopted = world.files();
     world.publish();
@@ -134,8 +135,11 @@ fn run_case(
         }
         facts.foreign_changed = world.foreign_changes(&at_first);
     } else {
-        facts.changed =
-            differences(if case.fresh || facts.before.contains(&None) { &adopted } else { &at_first }, &world.files());
+        // What people change in between is theirs.
+        facts.changed = differences(&adopted, &world.files());
+        if !facts.before.contains(&None) {
+            facts.changed.extend(differences(&at_first, &before_people));
+        }
     }
     facts.after = world.mail(true);
     for command in advice(&format!("{}\n{}", facts.check, facts.sync)) {

@@ -97,6 +97,7 @@ impl Target {
             doubts: view.doubts,
             beside: view.beside,
             hindrances,
+            asks_for_proof: view.asks_for_proof,
             files: view.files,
             log: view.log,
             running: view.running,

@@ -53,6 +53,8 @@ impl OwnIds {
     /// What a caller says is ours, as far as it is believed. Of names that are no access key ids their passwords tell.
     pub(super) fn believed(&self, ours: &Ours, purpose: CallerPurpose) -> Ours {
         let mut ours = ours.clone();
+        let said: Vec<String> =
+            (ours.applied.iter().chain(&ours.previous).chain(&ours.known).chain(&ours.named)).cloned().collect();
         let named = std::mem::take(&mut ours.named).into_iter().filter(|id| is_access_key_id(id));
         if self.prepared.is_empty() {
             ours.known.extend(named);
@@ -69,11 +71,15 @@ impl OwnIds {
                 // be in use. And it is no host without state.
                 ours.known.extend(self.prepared.iter().cloned());
                 ours.applied = self.prepared.last().cloned();
+                // What was found in use at the first change, at whatever target, is among them. The last is the version of that change.
+                let others = self.prepared.iter().rev().skip(1).filter(|id| !said.contains(id));
+                ours.remembered = others.filter(|id| !self.named_by_root.contains(id)).cloned().collect();
             }
             ours.earlier.extend(self.prepared.iter().cloned());
         }
         ours.known.extend(self.named_by_root.iter().cloned());
         ours.earlier.extend(self.named_by_root.iter().cloned());
+        ours.named_by_root.clone_from(&self.named_by_root);
         ours
     }
 
@@ -208,6 +214,12 @@ mod tests {
             assert_eq!(believed.applied.as_deref(), Some("AKIAAPPLIED"));
             assert_eq!(believed.known, texts(&["AKIAOLD", "AKIAPREVIOUS", "AKIALAST", "AKIAAPPLIED", "AKIAROOT"]));
         }
+        // Of those that nobody else names nothing is known but that they were in use here; the last is that of the version here.
+        let again = Ours { named: texts(&["AKIAPREVIOUS"]), ..Ours::default() };
+        let believed = ids.believed(&again, CallerPurpose::Change);
+        assert_eq!(believed.remembered, texts(&["AKIALAST", "AKIAOLD"]));
+        assert_eq!(believed.named_by_root, texts(&["AKIAROOT"]));
+        assert_eq!(ids.believed(&said(), CallerPurpose::Change).remembered, texts(&[]));
         let by_password = Ours { applied: Some("apikey".into()), known: texts(&["other"]), ..Ours::default() };
         let believed = ids.believed(&by_password, CallerPurpose::Change);
         assert_eq!((believed.applied.as_deref(), believed.known), (Some("apikey"), texts(&["other", "AKIAROOT"])));

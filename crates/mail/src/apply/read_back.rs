@@ -30,6 +30,8 @@ impl Target {
             earlier,
             named: _,
             named_logins: _,
+            remembered: _,
+            named_by_root: _,
             logins,
             one_region,
         } = &open.ours;
@@ -41,10 +43,9 @@ impl Target {
             previous: None,
             known,
             earlier: earlier.clone(),
-            named: Vec::new(),
-            named_logins: Vec::new(),
             logins: logins.clone(),
             one_region,
+            ..Ours::default()
         })?;
         all_readable(&view)?;
         let wanted = |entry: &OwnEntry| WantedKey { key: entry.key.clone(), endpoint: entry.endpoint };

@@ -87,6 +87,8 @@ pub struct Inspected {
     pub beside: Vec<Finding>,
     /// What would stand in the way of a rollover; `None` where it is not only looked: who changes something finds out by it.
     pub hindrances: Option<Box<Hindrances>>,
+    /// As [`View::asks_for_proof`](crate::mta::View::asks_for_proof).
+    pub asks_for_proof: bool,
     /// The tables' files, text and compiled map: a change of one may be drift.
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.

@@ -82,8 +82,8 @@ pub struct NamedLogin {
     pub login: Login,
     /// The number of the endpoint that it is for.
     pub endpoint: usize,
-    /// Made from the access key for that endpoint's region, or to be tried there before anything is written. What an earlier version
-    /// held ready-made may be of another region by mistake, and nobody tries it any more.
+    /// Made from the access key for that endpoint's region, or taken there, or to be tried there before anything is written. What an
+    /// earlier version held ready-made may be of another region by mistake.
     pub is_certain: bool,
 }
 

@@ -48,6 +48,11 @@ pub struct Ours {
     pub named: Vec<String>,
     /// The logins of these versions at the endpoints, as far as the source gives them. `apply` takes their live ids alone.
     pub named_logins: Vec<NamedLogin>,
+    /// Those of `known` that `apply` alone remembers: whichever target of the credential was looked at then has shown them. Of none
+    /// is the password known, and so no region: a line that names no endpoint is not written because of them.
+    pub remembered: Vec<String>,
+    /// Those of `known` that root has named as earlier ones. Nothing is known of their passwords either.
+    pub named_by_root: Vec<String>,
     /// What tells a login of ours by its password, where its user name may be another relay's too.
     pub logins: KnownLogins,
     /// The login is ready-made: there is a password for the region of the default endpoint, and for no other.
@@ -141,6 +146,17 @@ impl KnownLogins {
             && ses_password_form(login.password.expose()).is_ok()
             && self.region_of(login).is_none()
             && !(self.is_applied_known() && self.knows(login))
+    }
+
+    /// The region whose password it is said to be, by a version that holds it.
+    fn said(&self, login: &Login) -> Option<&KnownPassword> {
+        let id = self.key.as_ref().filter(|_| !self.passwords.is_empty())?.live_id(login);
+        self.passwords.iter().find(|known| known.login.live_id == id)
+    }
+
+    /// Is it said to be a region's password, and whether it is one not known? A login with it at the endpoint there would tell.
+    fn is_only_said(&self, login: &Login) -> bool {
+        self.region_of(login).is_none() && self.said(login).is_some()
     }
 
     fn is_applied_known(&self) -> bool {
@@ -404,6 +420,9 @@ pub struct View {
     /// What is wrong with other mail servers of this host, worst first: it stops no rollover of this one, and what their tables hold
     /// stands in `key_ids`.
     pub beside: Vec<Finding>,
+    /// An entry of ours whose region is not known holds what an earlier version is said to have for the default endpoint: a login
+    /// there would tell ([`NamedLogin::is_certain`]).
+    pub asks_for_proof: bool,
     /// The tables' files, text and compiled map, as configured: a change of one may be drift.
     pub files: Vec<PathBuf>,
     /// The file that the mail server logs to itself; `None`: it logs to syslog.

@@ -179,6 +179,7 @@ impl Mta for Text {
             running: Running::NotApplicable,
             left_out: Vec::new(),
             unreadable: Vec::new(),
+            asks_for_proof: false,
             files,
             log: None,
         })

@@ -5,7 +5,7 @@
 //! of the transports that name no hop of their own (postconf(5), "default_transport"); a transport without a name is one of the
 //! default ones (transport(5)).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 
 use super::origin::{Origin, RouteForm, RouteSettings};
@@ -23,6 +23,8 @@ pub(super) struct Endpoint {
     /// The SES region whose password it takes.
     pub(super) region: Option<String>,
     pub(super) aliases: Vec<Alias>,
+    /// What ports are called on this host.
+    pub(super) port_names: PortNames,
 }
 
 impl Endpoint {
@@ -33,12 +35,13 @@ impl Endpoint {
             port: relay.port,
             region: relay.region.clone().or_else(|| ses_region(&relay.endpoint)),
             aliases: relay.endpoint_aliases.iter().filter_map(|alias| Alias::parse(alias)).collect(),
+            port_names: PortNames::default(),
         }
     }
 
     /// Does a destination with this host and port lead to it?
     pub(super) fn is_at(&self, host: &str, port: Option<&str>) -> bool {
-        let port = number(port);
+        let port = self.port_names.number(port);
         Alias::of_endpoint(&self.host, self.port).is_at(host, port)
             || self.aliases.iter().any(|alias| alias.is_at(host, port))
     }
@@ -46,7 +49,7 @@ impl Endpoint {
     /// Is a login surely asked for there? At the ports of SES under its own names, at the port that the configuration says, and no
     /// other: a gateway may take mail by the client's address at one port, and with a login at another.
     pub(super) fn asks_for_login(&self, host: &str, port: Option<&str>) -> bool {
-        let Some(port) = number(port) else { return false };
+        let Some(port) = self.port_names.number(port) else { return false };
         let is_ses = || ses_region(host).is_some() && SES_PORTS.contains(&port);
         let by_alias = |alias: &Alias| {
             let at_ours = || port == self.port && !is_told_by_port(host);
@@ -62,7 +65,7 @@ impl Endpoint {
 
     /// For a destination with one of its names and another port: the port that it has, and the name with the port that leads here.
     pub(super) fn other_port(&self, host: &str, port: Option<&str>) -> Option<OtherPort> {
-        let there = number(port).filter(|_| !self.is_at(host, port))?;
+        let there = self.port_names.number(port).filter(|_| !self.is_at(host, port))?;
         let own = Alias::of_endpoint(&self.host, self.port);
         if same_host(&own.host, host) {
             return Some(OtherPort { there, ours: own, is_alias: false });
@@ -93,7 +96,34 @@ const SES_PORTS: [u16; 5] = [25, 465, 587, 2465, 2587];
 
 /// Do two destinations name one port of one host?
 pub(super) fn same_place(a: &str, b: &str) -> bool {
-    same_host(host_part(a), host_part(b)) && number(port_part(a)).is_some_and(|port| number(port_part(b)) == Some(port))
+    let ports = [a, b].map(port_part);
+    let is_same = ports[0] == ports[1] || number(ports[0]).is_some_and(|port| number(ports[1]) == Some(port));
+    same_host(host_part(a), host_part(b)) && is_same
+}
+
+/// The names of TCP ports, as services(5) has them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct PortNames(BTreeMap<String, u16>);
+
+impl PortNames {
+    /// Those of a text of that form; the first of equal names counts.
+    pub(super) fn parse(text: &str) -> Self {
+        let mut names = BTreeMap::new();
+        for line in text.lines() {
+            let mut words = line.split('#').next().unwrap_or_default().split_ascii_whitespace();
+            let (Some(name), Some(port)) = (words.next(), words.next()) else { continue };
+            let Some(port) = port.strip_suffix("/tcp").and_then(|port| port.parse().ok()) else { continue };
+            for name in std::iter::once(name).chain(words) {
+                names.entry(name.to_owned()).or_insert(port);
+            }
+        }
+        Self(names)
+    }
+
+    /// The port that a destination names; 25 where it names none. `None`: it has a name that nobody knows.
+    fn number(&self, port: Option<&str>) -> Option<u16> {
+        port.and_then(|name| self.0.get(name).copied()).or_else(|| number(port))
+    }
 }
 
 /// The port that a destination names; 25 where it names none.
@@ -189,6 +219,11 @@ impl Hops {
     pub(super) fn leave_without_login(&mut self, left: &[(String, String)]) {
         let is_left = |hop: &mut NextHop| left.contains(&hop.place());
         self.without_login = self.all.extract_if(.., is_left).collect();
+    }
+
+    /// Is a port called by a name that not every host knows?
+    pub(super) fn has_port_names(&self) -> bool {
+        self.all.iter().any(|hop| number(port_part(&hop.spelt)).is_none())
     }
 
     /// Those of a service.
@@ -464,6 +499,22 @@ mod tests {
         }
         let submission = endpoint("localhost", 587, &[]);
         assert!(submission.is_at("localhost", Some("submission")) && !submission.is_at("localhost", Some("smtps")));
+    }
+
+    #[test]
+    fn ports_are_called_as_services_has_them() {
+        let text = "# services(5)\nsmtp\t25/tcp\tmail\nses-tunnel 2525/udp\nses-tunnel\t2525/tcp\trelay # of ours\nrelay 99/tcp\nodd\n";
+        let names = PortNames::parse(text);
+        for (name, port) in
+            [("ses-tunnel", Some(2525)), ("relay", Some(2525)), ("mail", Some(25)), ("smtps", Some(465)), ("odd", None)]
+        {
+            assert_eq!(names.number(Some(name)), port, "{name}");
+        }
+        let tunnel = endpoint("email-smtp.us-east-1.amazonaws.com", 587, &["127.0.0.1:2525"]);
+        let named = Endpoint { port_names: names, ..tunnel.clone() };
+        let is_ours = |endpoint: &Endpoint| endpoint.is_at("127.0.0.1", Some("ses-tunnel"));
+        assert!(is_ours(&named) && named.asks_for_login("127.0.0.1", Some("ses-tunnel")) && !is_ours(&tunnel));
+        assert!(same_place("[a]:ses-tunnel", "A:ses-tunnel") && !same_place("[a]:ses-tunnel", "[a]:relay"));
     }
 
     #[test]

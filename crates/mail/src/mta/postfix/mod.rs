@@ -213,6 +213,7 @@ impl Mta for Postfix {
             key_ids,
             incomplete,
             beside: beside.findings,
+            asks_for_proof: survey.asks_for_proof,
             unreadable: survey.unreadable,
             files,
             log: Some(main.get("maillog_file")).filter(|file| file.starts_with('/')).map(PathBuf::from),

@@ -15,7 +15,9 @@
 //!   without a login, and is left so.
 //! - One access key id has one password in each region: an entry whose key names no endpoint gets the password for the region whose
 //!   one it holds. Where it holds the id with a password that is known of no region, while another is, nothing is changed; where its
-//!   mail goes to none of ours, it is left.
+//!   mail goes to none of ours, it is left. Where nothing but the id is known, and that because apply remembers it, it is left
+//!   wherever its mail goes: another instance may have the table too. Where root has named the id, it is moved if all mail that a
+//!   service sends by the table goes to one region of ours.
 //! - Where the target lists `keys`, these are ours and no others.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -194,6 +196,8 @@ pub(super) struct Ownership {
     pub(super) users: HashSet<String>,
     /// The access key ids that the tables hold.
     pub(super) held: KeyIds,
+    /// An entry whose region is not known holds a password that is only said to be one's.
+    pub(super) asks_for_proof: bool,
     pub(super) facts: Vec<Fact>,
 }
 
@@ -375,8 +379,9 @@ impl<'a> Question<'a> {
         users.extend(taken.as_deref());
         found.facts.extend(taken.iter().map(|username| Fact::Taken { username: username.clone() }));
         found.users = users.iter().map(|user| (*user).to_owned()).collect();
-        let logins = by_hop.iter().chain(&of_keys).filter_map(|at| self.entry(*at).login());
-        let rule = NameRule::new(self.known.ours, users, logins);
+        let logins: Vec<Login> = by_hop.iter().chain(&of_keys).filter_map(|at| self.entry(*at).login()).collect();
+        let rule = NameRule::new(self.known.ours, users, logins.iter().cloned());
+        let is_remembered = |entry: &Entry<'_>| listed.is_none() && self.is_only_remembered(entry, &logins);
         let is_known = |entry: &Entry<'_>| entry.username().is_some_and(|user| rule.users.contains(user));
 
         // What each entry is by its name; and which tables hold one of ours.
@@ -386,7 +391,10 @@ impl<'a> Question<'a> {
             entry.username().inspect(|user| {
                 found.held.add(user, &self.tables[at.table].id, entry.on_line(), &entry.key);
             });
-            let name = rule.of(&entry);
+            let name = match rule.of(&entry) {
+                ByName::Ours if is_remembered(&entry) => ByName::Left,
+                name => name,
+            };
             has_ours[at.table] |= name == ByName::Ours || is_known(&entry) && by_hop.contains(&at);
             let is_earlier = self.is_earlier(&entry, &rule);
             let (named, was_found) = (is_known(&entry), rule.was_found(&entry));
@@ -510,7 +518,10 @@ impl<'a> Question<'a> {
                 continue;
             }
             if listed.is_none() && *name == ByName::Left && !chosen.contains(at) {
-                found.facts.push(Fact::SameName { at: *at });
+                found.facts.push(match is_remembered(&entry) {
+                    true => Fact::RegionUnknownLeft { at: *at, why: RegionDoubt::OnlyTheId },
+                    false => Fact::SameName { at: *at },
+                });
             }
             let is_earlier = self.is_earlier(&entry, &rule);
             let by_key = || is_known(&entry) && by_hop.contains(at);
@@ -609,6 +620,9 @@ impl<'a> Question<'a> {
             let entry = self.entry(at);
             let endpoint = endpoint.transpose().unwrap_or_else(|| self.told_by_login(at, &logins, &by_host));
             let is_writable = self.tables[at.table].is_writable();
+            let is_only_said = |login: &Login| self.known.ours.logins.is_only_said(login);
+            found.asks_for_proof |=
+                matches!(endpoint, Err(Elsewhere::Unknown(_))) && entry.login().as_ref().is_some_and(is_only_said);
             let endpoint = match endpoint {
                 Ok(endpoint) => endpoint,
                 Err(Elsewhere::Region(region)) if !is_live && self.is_idle(&entry.key) => {
@@ -626,7 +640,9 @@ impl<'a> Question<'a> {
                     continue;
                 }
                 // Once the entries are changed that tell it by their password nothing would: then nothing is.
-                Err(Elsewhere::Unknown(why)) if is_live || self.led_to(at.table, &entry.key).is_some() => {
+                Err(Elsewhere::Unknown(why))
+                    if is_live || why.may_be_told_by_others() && self.led_to(at.table, &entry.key).is_some() =>
+                {
                     found.facts.push(Fact::RegionUnknown { at, why });
                     continue;
                 }

@@ -127,6 +127,7 @@ pub(super) struct Picks {
     pub(super) key_ids: KeyIds,
     /// Is there an entry that may be for any of the endpoints?
     pub(super) is_region_unknown: bool,
+    pub(super) asks_for_proof: bool,
     /// Does it hold only as long as tables answer the same that could only be asked?
     pub(super) asked_others: bool,
     pub(super) problems: Vec<Problem>,
@@ -206,6 +207,7 @@ impl Answering<'_> {
             picks.tables[at.table].left_out.push(left);
         }
         picks.is_region_unknown = found.facts.iter().any(|fact| matches!(fact, Fact::RegionUnknown { .. }));
+        picks.asks_for_proof = found.asks_for_proof;
         picks.problems = self.problems(&found, &picks);
         (picks.live, picks.key_ids, picks.without_login) = (found.live, found.held, found.without_login);
         picks

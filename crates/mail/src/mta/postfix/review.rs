@@ -244,7 +244,11 @@ impl Postfix {
                     rest.push("noanonymous");
                 }
                 let fix = match in_clear {
-                    false => set(option, &rest.join(", ")),
+                    false => format!(
+                        "set {option} = {} and reload Postfix, where all its relays may have the login by PLAIN or LOGIN inside of TLS; \
+                         else hand the endpoint's mail to a service of its own, with that as its -o: which of them is yours to decide",
+                        rest.join(", ")
+                    ),
                     true => format!(
                         "have TLS for the endpoint, and there set smtp_sasl_tls_security_options = {0}. Only where the next hop is a \
                          tunnel on this host, which does TLS itself: {option} = {0}; with that the logins of all other relays may go \

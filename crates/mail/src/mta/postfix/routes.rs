@@ -13,11 +13,13 @@ use std::path::{Path, PathBuf};
 use super::hops::{RouteTables, Values, filter_action};
 use super::master::MasterEntry;
 use super::origin::{Origin, RouteSettings, restriction_classes};
+use super::proxymap::unproxied;
+use super::review::Problem;
 use super::services::mentions;
 use super::settings::{PARAMETERS, Settings, Setup, words};
 use super::tables::{Kind, MAX_LISTING, gave_up, in_braces, with_extension};
 use super::{LONG_COMMAND, Postfix, from_io};
-use crate::fault::Fault;
+use crate::fault::{Class, Fault};
 use crate::host;
 use crate::mta::table::{self, Table, find};
 use crate::mta::{cdb, shown};
@@ -100,6 +102,42 @@ impl Postfix {
             (origin, values)
         });
         tables.collect()
+    }
+
+    /// Routing tables of texts that daemons read themselves, with a key that is there twice: they open none of these, from our own
+    /// reload on.
+    pub(super) fn routes_twice(&self, Setup { main, routing, .. }: &Setup) -> Vec<Problem> {
+        let mut problems: Vec<Problem> = Vec::new();
+        for origin in Origin::of_tables() {
+            for path in
+                routing.tables(origin).into_iter().filter_map(|spelt| unproxied(spelt).strip_prefix("texthash:"))
+            {
+                let path = self.absolute(main, path);
+                let table = host::read(&path, table::MAX_TABLE).ok().and_then(|(bytes, _)| Table::of(bytes).ok());
+                let Some(table) = table else { continue };
+                let Some((first, repeat)) = table.all_repeats().first().copied() else { continue };
+                let (first, repeat) = (table.entry(first), table.entry(repeat));
+                let mut problem = Problem::error(
+                    Class::Ambiguous,
+                    Some(path),
+                    format!(
+                        "lines {} and {} of this table of {} have the same key, {}: Postfix does not open a texthash: table with a key \
+                         twice, and from its next reload or restart on mail waits that it would look up there",
+                        first.line,
+                        repeat.line,
+                        origin.parameter(),
+                        shown::quoted_key(&first.key, None)
+                    ),
+                    format!(
+                        "leave the key once, with the value that is right, and then: postfix -c {} reload",
+                        self.config_dir.display()
+                    ),
+                );
+                problem.finding.line = Some(repeat.line);
+                problems.push(problem);
+            }
+        }
+        problems
     }
 
     /// `None`: they cannot be read.

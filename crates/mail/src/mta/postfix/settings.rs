@@ -73,6 +73,7 @@ pub(super) const PARAMETERS: &[&str] = &[
     "smtp_tcp_port",
     "smtp_tls_CAfile",
     "smtp_tls_enforce_peername",
+    "smtp_tls_per_site",
     "smtp_tls_policy_maps",
     "smtp_tls_security_level",
     "smtp_tls_wrappermode",

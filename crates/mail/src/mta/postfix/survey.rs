@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::Postfix;
 use super::differences::Compiling;
-use super::hops::{Endpoint, Hops, host_part};
+use super::hops::{Endpoint, Hops, PortNames, host_part};
 use super::own_table::{NamedIn, WritableTable};
 use super::ownership::{Client, Entries, KnownIds, LiveKeys, LoginTable, Scope, ownership};
 use super::pick::{Answering, Owned, Pick, Picks};
@@ -25,6 +25,9 @@ use crate::instruction::Instruction;
 use crate::mta::by_hand::{Map, Task};
 use crate::mta::table::{Table, fold, same_key};
 use crate::mta::{KeyIds, Logins, Ours, Relay, TableId, WantedKey, shown, table};
+
+/// Where ports have their names.
+const SERVICES: &str = "/etc/services";
 
 /// How often a table is looked at again because somebody wrote to it meanwhile.
 pub(super) const LOOKS: usize = 3;
@@ -61,9 +64,15 @@ impl Postfix {
 
     fn survey_once(&self, ours: &Ours, candidate: Option<&str>, need: Need) -> Result<Survey, Fault> {
         let setup = self.setup()?;
-        let endpoints: Vec<Endpoint> = self.relay.endpoints().map(Endpoint::of).collect();
+        let mut endpoints: Vec<Endpoint> = self.relay.endpoints().map(Endpoint::of).collect();
         let tables = self.route_tables(&setup);
-        let hops = Hops::of(&setup.routing, &setup.services, &tables, &endpoints);
+        let mut hops = Hops::of(&setup.routing, &setup.services, &tables, &endpoints);
+        if hops.has_port_names() {
+            // As smtp(8) looks them up (getservbyname(3)). Where that cannot be read, such a port is none that is known.
+            let names = PortNames::parse(&String::from_utf8_lossy(&std::fs::read(SERVICES).unwrap_or_default()));
+            endpoints.iter_mut().for_each(|endpoint| endpoint.port_names = names.clone());
+            hops = Hops::of(&setup.routing, &setup.services, &tables, &endpoints);
+        }
         let reached = Reached::of(&setup.routing, &tables, &setup.services);
         let mut problems = self.review_trust(&setup.main)?;
         let mut maps = LoginMaps::of(&setup);
@@ -74,6 +83,7 @@ impl Postfix {
         problems.extend(proxymap::not_opened(&setup, &self.config_dir));
         problems.extend(proxymap::in_its_jail(&setup, &self.config_dir));
         problems.extend(self.vouched_for_nothing(&maps, &setup));
+        problems.extend(self.routes_twice(&setup));
         let mut survey = Survey { setup, hops, reached, problems, endpoints: endpoints.clone(), ..Survey::default() };
         survey.key_ids_of_texts = self.key_ids_of_texts(&maps, &survey.setup.main);
         survey.take_tables(maps);
@@ -497,6 +507,7 @@ pub(super) struct Survey {
     /// The credential's.
     endpoints: Vec<Endpoint>,
     is_region_unknown: bool,
+    pub(super) asks_for_proof: bool,
     key_ids: KeyIds,
     key_ids_of_texts: KeyIds,
     /// What tables that we do not write have answered.
@@ -513,6 +524,11 @@ impl Survey {
     /// What each service with next hops of ours looks up.
     pub(super) fn live(&self) -> &[LiveKeys] {
         &self.live
+    }
+
+    /// Was every text read? Else it is not known what is ours.
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     fn take_tables(&mut self, maps: LoginMaps) {
@@ -534,7 +550,7 @@ impl Survey {
         }
         (self.live, self.key_ids) = (picks.live, picks.key_ids);
         self.hops.leave_without_login(&picks.without_login);
-        self.is_region_unknown = picks.is_region_unknown;
+        (self.is_region_unknown, self.asks_for_proof) = (picks.is_region_unknown, picks.asks_for_proof);
     }
 
     fn take_problems(&mut self) {

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::hops::NextHop;
+use super::hops::{NextHop, same_place};
 use super::own_table::NamedIn;
 use super::proxymap::unproxied;
 use super::review::Problem;
@@ -15,10 +15,11 @@ use super::services::{Service, may_hold_a_login};
 use super::survey::Survey;
 use super::tables::{LoginMap, gave_up};
 use super::{COMMAND, Postfix};
+use crate::credential::ses_region;
 use crate::fault::Class;
 use crate::host;
 use crate::mta::alias::is_this_host;
-use crate::mta::shown;
+use crate::mta::{Relay, shown};
 
 /// With these no login goes out without TLS.
 const MANDATORY: &[&str] = &["encrypt", "dane-only", "fingerprint", "verify", "secure"];
@@ -68,6 +69,25 @@ struct Open<'a> {
     hop: &'a NextHop,
 }
 
+/// Does TLS begin there for a client that wants it?
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TlsThere {
+    Begins,
+    /// Behind a name that somebody gave it may be a tunnel.
+    PerhapsByATunnel,
+}
+
+impl TlsThere {
+    /// By SES's own names, and the place where we log in ourselves.
+    fn of(relay: &Relay, open: &[&Open<'_>]) -> Self {
+        let is_own = |hop: &NextHop| {
+            let own = |relay: &Relay| same_place(&hop.spelt, &format!("[{}]:{}", relay.endpoint, relay.port));
+            ses_region(&hop.host).is_some() || relay.endpoints().any(own)
+        };
+        if open.iter().all(|open| is_own(open.hop)) { Self::Begins } else { Self::PerhapsByATunnel }
+    }
+}
+
 impl Postfix {
     /// What is to be said of next hops of ours for which TLS is not mandatory.
     pub(super) fn review_tls(&self, survey: &Survey, answers: &mut PolicyAnswers) -> Vec<Problem> {
@@ -75,7 +95,8 @@ impl Postfix {
         let mut open: Vec<Open<'_>> = Vec::new();
         for service in survey.setup.services.iter().filter(|service| service.logs_in()) {
             let level = default_level(service);
-            for hop in survey.hops.ours(&service.name) {
+            // Where a table could not be read, it is not known yet what goes without a login.
+            for hop in survey.hops.ours(&service.name).filter(|hop| survey.is_whole() || hop.asks_for_login) {
                 let policy = self.policy(service, &hop.spelt, answers);
                 if service.settings.yes("smtp_tls_wrappermode")
                     && let Some(level) =
@@ -145,7 +166,7 @@ impl Postfix {
             problems.push(Problem::warning(
                 Some(file),
                 format!("smtp_tls_security_level is {level}: the login for {hops} may go out without TLS"),
-                self.policy_fix(&of_it, level, survey),
+                self.policy_fix(&of_it, level, survey, TlsThere::of(&self.relay, &of_it)),
             ));
         }
         problems
@@ -165,19 +186,34 @@ impl Postfix {
              mail waits in the queue",
             said(level)
         );
-        let fix = self.policy_fix(&[&Open { service, hop }], level, survey);
+        let fix = self.policy_fix(&[&Open { service, hop }], level, survey, TlsThere::Begins);
         Problem::error(Class::Config, Some(file), what, fix)
     }
 
     /// How these next hops, and nothing else, get TLS always.
-    fn policy_fix(&self, open: &[&Open<'_>], level: &str, survey: &Survey) -> String {
+    fn policy_fix(&self, open: &[&Open<'_>], level: &str, survey: &Survey, tls_there: TlsThere) -> String {
         let lines: BTreeSet<&str> = open.iter().map(|open| open.hop.spelt.as_str()).collect();
         let may_be_shown = lines.iter().all(|hop| shown::hop(hop) != shown::NOT_SHOWN);
-        if level == "dane" || !may_be_shown {
-            return "with a line `encrypt` for the next hop in smtp_tls_policy_maps its mail waits rather than go without TLS, and its \
-                    certificate is not checked; with `secure` it is checked by smtp_tls_CAfile; with `dane-only` by DNSSEC, which has \
-                    to be there: which of them is yours to decide"
-                .into();
+        let per_site = open.iter().find(|open| !open.service.settings.get("smtp_tls_per_site").is_empty());
+        if level == "dane" || !may_be_shown || per_site.is_some() || tls_there == TlsThere::PerhapsByATunnel {
+            let tunnel = match tls_there {
+                TlsThere::PerhapsByATunnel => {
+                    "nothing, where a tunnel listens there that does TLS itself, and answers no STARTTLS; else: "
+                }
+                TlsThere::Begins => "",
+            };
+            let old = match per_site {
+                Some(_) => {
+                    "; smtp_tls_per_site, which is set, has no effect any more once smtp_tls_policy_maps is: what it says would have to \
+                     stand there too"
+                }
+                None => "",
+            };
+            return format!(
+                "{tunnel}with a line `encrypt` for the next hop in smtp_tls_policy_maps its mail waits rather than go without TLS, and \
+                 its certificate is not checked; with `secure` it is checked by smtp_tls_CAfile; with `dane-only` by DNSSEC, which \
+                 has to be there: which of them is yours to decide{old}"
+            );
         }
         let own_policies = open.iter().find(|open| open.service.overridden.contains("smtp_tls_policy_maps"));
         // Where another service checks whom it talks to, the same line in main.cf would end that.

@@ -9,7 +9,7 @@ use super::{Client, EntryAt, Question, is_sender};
 use crate::credential::{Login, is_access_key_id, ses_region};
 use crate::mta::Ours;
 use crate::mta::alias::{is_told_by_port, same_host};
-use crate::mta::table::same_key;
+use crate::mta::table::{Entry, same_key};
 
 /// Why the region of an entry cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,24 @@ pub(in super::super) enum RegionDoubt {
     AnotherPassword,
     /// The same, and its key is another name of this endpoint: of a region whose password it does not hold.
     AnotherName { endpoint: usize },
+    /// Nothing but its access key id is known as ours, and its mail may go to another region.
+    OnlyTheId,
+}
+
+impl RegionDoubt {
+    /// May other entries tell its region, as long as nothing is changed?
+    pub(super) fn may_be_told_by_others(self) -> bool {
+        !matches!(self, Self::OnlyTheId)
+    }
+}
+
+/// Which routes count for a line that names no host.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum RoutesAsked {
+    /// Those that its mail is likely to take.
+    Likely,
+    /// All that it can take: nothing else tells.
+    All,
 }
 
 /// Why an entry is for none of the endpoints.
@@ -179,6 +197,22 @@ impl Question<'_> {
         endpoint == 0 || !self.known.ours.one_region
     }
 
+    /// Is nothing known of this entry but its access key id, and that because apply remembers it? `live`: the logins under hosts of
+    /// ours.
+    pub(super) fn is_only_remembered(&self, entry: &Entry<'_>, live: &[Login]) -> bool {
+        let is_of_it = |user: &str| self.known.ours.remembered.iter().any(|id| id == user);
+        let is_known = |login: &Login| !self.may_be_any_regions(login) || live.contains(login);
+        entry.username().is_some_and(|user| is_of_it(user) && self.known.candidate != Some(user))
+            && self.endpoint_of(&entry.key) == Ok(None)
+            && !entry.login().as_ref().is_some_and(is_known)
+    }
+
+    /// Has root named its access key id, and is nothing else known of it?
+    fn is_only_named_by_root(&self, login: &Login) -> bool {
+        let Ours { named_by_root, logins, .. } = self.known.ours;
+        named_by_root.contains(&login.username) && self.may_be_any_regions(login) && logins.said(login).is_none()
+    }
+
     /// The endpoint that an entry is for whose key names none: by the password that it holds, else by where its routes lead.
     pub(super) fn told_by_login(&self, at: EntryAt, all: &[Login], by_host: &[Named]) -> Result<usize, Elsewhere> {
         let entry = self.entry(at);
@@ -192,6 +226,10 @@ impl Question<'_> {
             if self.is_another_password(login, all) {
                 return Err(Elsewhere::Unknown(RegionDoubt::AnotherPassword));
             }
+            if self.is_only_named_by_root(login) {
+                let led = self.led_by(RoutesAsked::All, at.table, &entry.key);
+                return led.ok_or(Elsewhere::Unknown(RegionDoubt::OnlyTheId));
+            }
         }
         self.led_to(at.table, &entry.key).ok_or(Elsewhere::Unknown(RegionDoubt::SeveralRoutes))
     }
@@ -199,9 +237,12 @@ impl Question<'_> {
     /// May mail under this key go to a host that nothing here names? A host's key by a route that is not seen: one of a table that
     /// cannot be read, of a policy server, or by the name of a mail exchanger. A sender's by a route for senders to such a host, or
     /// by a service that has no other.
-    fn goes_unseen(&self, clients: &[&Client<'_>], key: &str) -> bool {
+    fn goes_unseen(&self, routes: RoutesAsked, clients: &[&Client<'_>], key: &str) -> bool {
         if !self.is_ses() {
             return false;
+        }
+        if routes == RoutesAsked::All && (clients.is_empty() || !self.hops.unread.is_empty()) {
+            return true;
         }
         // A local sender's line may have no domain (smtp_sender_dependent_authentication in postconf(5)).
         let is_bare = |client: &&Client<'_>| client.by_sender && !key.contains(['.', ':', '[']);
@@ -220,7 +261,7 @@ impl Question<'_> {
             let hops = || self.hops.of_service(client.service);
             let is_its_way = !hops().any(is_named);
             let mut unnamed = hops().filter(|hop| !is_named(hop) && !is_anothers(client, hop));
-            unnamed.any(|hop| is_its_way || is_for_senders(&hop.origin))
+            unnamed.any(|hop| routes == RoutesAsked::All || is_its_way || is_for_senders(&hop.origin))
         };
         self.hops.unread.iter().any(|(origin, _)| is_for_senders(origin)) || clients.iter().any(|client| goes(client))
     }
@@ -228,9 +269,13 @@ impl Question<'_> {
     /// The endpoint that the services which use a table lead to, for a key that names none. `None`: they lead to several regions, or
     /// mail under the key to a host that may be any region's.
     pub(super) fn led_to(&self, table: usize, key: &str) -> Option<usize> {
+        self.led_by(RoutesAsked::Likely, table, key)
+    }
+
+    fn led_by(&self, routes: RoutesAsked, table: usize, key: &str) -> Option<usize> {
         let uses = |client: &&Client<'_>| client.tables.contains(&table) && (client.by_sender || !is_sender(key));
         let clients: Vec<&Client<'_>> = self.clients.iter().filter(uses).collect();
-        if self.goes_unseen(&clients, key) {
+        if self.goes_unseen(routes, &clients, key) {
             return None;
         }
         let services: Vec<&str> = clients.iter().map(|client| client.service).collect();

@@ -1,5 +1,6 @@
 //! Every sentence of the rule, as a row: what is set up, and what must come out.
 
+use super::super::hops::PortNames;
 use super::super::origin::Origin;
 use super::*;
 use crate::credential::{LocalKey, ses_region};
@@ -21,7 +22,7 @@ struct Host {
     is_blind: bool,
     /// A line that is `fixed`, `static` or `unlisted` says so of the table.
     tables: &'static [&'static str],
-    /// `applied=`, `previous=`, `known=`, `earlier=`, `candidate=`.
+    /// `applied=`, `previous=`, `known=`, `earlier=`, `remembered=`, `root=`, `candidate=`.
     ids: &'static [&'static str],
     keys: Option<&'static [&'static str]>,
     endpoints: &'static [&'static str],
@@ -44,7 +45,8 @@ impl Host {
             let mut words = spelt.split(' ');
             let host = words.next().unwrap().to_owned();
             let region = ses_region(&host);
-            Endpoint { host, port: 587, region, aliases: words.filter_map(Alias::parse).collect() }
+            let aliases = words.filter_map(Alias::parse).collect();
+            Endpoint { host, port: 587, region, aliases, port_names: PortNames::default() }
         };
         self.endpoints.iter().map(endpoint).collect()
     }
@@ -140,9 +142,11 @@ impl Host {
         let ours = Ours {
             named: Vec::new(),
             named_logins: Vec::new(),
+            remembered: id("remembered"),
+            named_by_root: id("root"),
             applied: id("applied").pop(),
             previous: id("previous").pop(),
-            known: id("known"),
+            known: [id("known"), id("remembered"), id("root")].concat(),
             earlier: id("earlier"),
             one_region: self.ids.contains(&"ready-made"),
             logins: self.known_logins(),
@@ -1336,6 +1340,130 @@ fn an_earlier_ready_made_password_makes_others_doubtful_and_is_no_regions_for_ce
         // where all its mail goes to one, that does.
         (Host { ids: WITH_MISTAKEN, hops: &[OURS], ..BY_SENDER }, "0:1*, 0:2*"),
     ]);
+}
+
+/// What one target's look has shown is remembered for all of the credential's: another one may have the same table, and other routes.
+#[test]
+fn a_line_of_an_id_that_is_only_remembered_is_left() {
+    const OURS: &str = "smtp [email-smtp.us-east-1.amazonaws.com]:587";
+    const SHARED: Host = Host {
+        ids: &["applied=AKIAOLD", "earlier=AKIAPREV", "remembered=AKIAPREV", "candidate=AKIANEW"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   @eu.example AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        ..PLAIN
+    };
+    const FOUND_US: &str = "found=AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const LEFT: &str = "0:1*, old 0:2, region? left 0:2";
+    check(&[
+        // Nobody looks it up here; or somebody does, whose routes all lead to us, or elsewhere too.
+        (SHARED, LEFT),
+        (Host { services: &["smtp 0 by-sender"], ..SHARED }, LEFT),
+        (
+            Host {
+                services: &["smtp 0 by-sender"],
+                hops: &[OURS, "smtp [gateway.internal]:587 for-senders"],
+                ..SHARED
+            },
+            LEFT,
+        ),
+        // Of SES's own name the region is known, and so it is of a login that stands there, and of one that was ours.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAPREV:us\n@eu.example AKIAPREV:us"],
+                ..SHARED
+            },
+            "0:1*, 0:2",
+        ),
+        (
+            Host {
+                ids: &["applied=AKIAOLD", "remembered=AKIAPREV", "candidate=AKIANEW", "confirmed=AKIAOLD:us", FOUND_US],
+                ..SHARED
+            },
+            "0:1*, 0:2",
+        ),
+        // A caller that names it knows more; and of a relay that is not SES's a user name has one password.
+        (Host { ids: &["applied=AKIAOLD", "known=AKIAPREV", "candidate=AKIANEW"], ..SHARED }, "0:1*, 0:2"),
+        (
+            Host {
+                endpoints: &["relay.example"],
+                hops: &["smtp [relay.example]:587"],
+                tables: &["[relay.example]:587 AKIAOLD:us\n@eu.example AKIAPREV:eu"],
+                ..SHARED
+            },
+            "0:1*, 0:2",
+        ),
+    ]);
+}
+
+/// Of an id that root has named nothing but the id is known: its line may be for any host that mail goes to.
+#[test]
+fn a_line_of_an_id_that_root_has_named_is_ours_where_all_its_mail_goes_to_us() {
+    const OURS: &str = "smtp [email-smtp.us-east-1.amazonaws.com]:587";
+    const NAMED: Host = Host {
+        services: &["smtp 0 by-sender"],
+        ids: &["applied=AKIAOLD", "confirmed=AKIAOLD:us", "root=AKIAROOT", "candidate=AKIANEW"],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   @a.example AKIAROOT:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        ..PLAIN
+    };
+    check(&[
+        (NAMED, "0:1*, 0:2*"),
+        (Host { hops: &[OURS, "smtp [gateway.internal]:587"], ..NAMED }, "0:1*, region? 0:2"),
+        (Host { is_blind: true, ..NAMED }, "0:1*, region? 0:2"),
+        // No service looks it up here: another instance may.
+        (Host { services: &["smtp 0"], ..NAMED }, "0:1*, old 0:2, region? left 0:2"),
+        // That other host has a login of its own.
+        (
+            Host {
+                hops: &[OURS, "smtp [gateway.internal]:587"],
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           [gateway.internal]:587 gateway
+                           @a.example AKIAROOT:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ..NAMED
+            },
+            "0:1*, 0:3*",
+        ),
+    ]);
+}
+
+/// A login at the endpoint would tell which region's an earlier ready-made password is: it is asked for where that matters.
+#[test]
+fn a_proof_is_asked_for_where_an_entry_waits_for_it() {
+    const OURS: &str = "smtp [email-smtp.us-east-1.amazonaws.com]:587";
+    const SAID: &str = "said=us-east-1 AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const PROVED: &str = "password=us-east-1 AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const SENDER: Host = Host {
+        services: &["smtp 0 by-sender"],
+        hops: &[OURS, "smtp [gateway.internal]:587 for-senders"],
+        ids: &["known=AKIAOLD", "known=AKIAPREV", "candidate=AKIAOLD", SAID],
+        tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                   @a.example AKIAPREV:BAusAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+        ..PLAIN
+    };
+    let asks = |host: &Host| host.ask(|found, _| found.asks_for_proof);
+    for (host, comes_to, asked) in [
+        (SENDER, "0:1*, region? 0:2", true),
+        // It is there.
+        (
+            Host { ids: &["known=AKIAOLD", "known=AKIAPREV", "candidate=AKIAOLD", PROVED], ..SENDER },
+            "0:1*, 0:2*",
+            false,
+        ),
+        // Routes tell.
+        (Host { hops: &[OURS], ..SENDER }, "0:1*, 0:2*", false),
+        // It is another password than that.
+        (
+            Host {
+                tables: &["[email-smtp.us-east-1.amazonaws.com]:587 AKIAOLD:us
+                           @a.example AKIAPREV:BAeuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"],
+                ..SENDER
+            },
+            "0:1*, region? 0:2",
+            false,
+        ),
+    ] {
+        assert_eq!((host.comes_to().as_str(), asks(&host)), (comes_to, asked), "{:?} {:?}", host.tables, host.ids);
+    }
 }
 
 /// The bare name of an address answers for all its ports, and at each of them may be another server.

@@ -30,6 +30,11 @@ impl Answering<'_> {
                  password, and SES has one for each region: it is another region's, and which cannot be told"
                     .to_owned()
             }
+            RegionDoubt::OnlyTheId => {
+                "its SES region cannot be told: its key names none, its access key id was in use here before and nothing is known of its \
+                 password, and its mail may go to another region"
+                    .to_owned()
+            }
             RegionDoubt::AnotherName { endpoint } => format!(
                 "{host} is another name of the endpoint in {}, and the password is another than the one known of the same access key \
                  id: SES has one for each region, so that the line or that name is wrong",

@@ -1,0 +1,1 @@
+mv $CFG/sasl_* $CFG/../spool/

@@ -1,0 +1,1 @@
+echo 'direct.example smtp:[direct.example]:25' >> $CFG/transport
