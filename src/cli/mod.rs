@@ -99,7 +99,7 @@ pub fn run() -> ExitCode {
         );
         return Exit::ForGood.code().into();
     }
-    if let Err(e) = survive_file_size_limit() {
+    if let Err(e) = catch_signals() {
         complain(&format!("cannot catch a signal: {e}"), "see the limits of this user (ulimit -n)");
         return Exit::ForNow.code().into();
     }
@@ -131,12 +131,16 @@ fn unusual(config: &Path) -> Option<String> {
 }
 
 /// A write beyond `ulimit -f` is an error (EFBIG) with its fix, as any other, instead of a signal that ends the program without a
-/// word. The signal is caught, not ignored: programs that are started get it as ever. The handler stays when this returns.
-fn survive_file_size_limit() -> std::io::Result<()> {
+/// word. And who started this with SIGCHLD ignored has no say in how its own children are waited for: ignored, none could be.
+/// Both are caught, not ignored: programs that are started get them as ever. The handlers stay when this returns.
+fn catch_signals() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let _within = runtime.enter();
-    let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-    tokio::signal::unix::signal(kind).map(drop)
+    for kind in [SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()), SignalKind::child()] {
+        drop(signal(kind)?);
+    }
+    Ok(())
 }
 
 /// Those of these names, in this order; all where none is named. One that is not there is an error that names those that are.
@@ -187,16 +191,17 @@ fn load_with_remarks(path: &Path, json: bool) -> Result<(Config, Vec<config::Fin
     match config::load(path) {
         Ok(loaded) => Ok(loaded),
         Err(e) => {
+            let exit = if e.may_pass() { Exit::ForNow } else { Exit::Usage };
             if json {
                 print_json(&serde_json::json!({
                     "schema": "relaykey/config-errors/v1",
                     "config": path,
                     "findings": e.findings(),
-                    "exit": Exit::Usage.code(),
+                    "exit": exit.code(),
                 }));
             }
             tell(config::render(&e.findings(), path).trim_end());
-            Err(Exit::Usage)
+            Err(exit)
         }
     }
 }

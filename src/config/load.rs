@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use relaykey_core::config::{NotText, text_at, text_of};
+use rustix::io::Errno;
 
 use super::{Config, Finding, MAX_FILE, SCHEMA, Severity, host, parse_on};
 use crate::host::{HostError, trust};
@@ -90,6 +91,13 @@ fn mistakes(findings: &[Finding]) -> String {
 }
 
 impl LoadError {
+    /// May it pass by itself? A mistake does not, nor does what the path names; what the system had trouble with may.
+    pub fn may_pass(&self) -> bool {
+        let LoadError::Io { source, .. } = self else { return false };
+        let lasts = [Errno::LOOP, Errno::NAMETOOLONG, Errno::INVAL];
+        !Errno::from_io_error(source).is_some_and(|errno| lasts.contains(&errno))
+    }
+
     /// The error as findings, so that there is one way to show it: those of the content, or a single one for a file
     /// that could not be read.
     pub fn findings(&self) -> Vec<Finding> {

@@ -227,16 +227,17 @@ fn load(common: &Common) -> Result<Config, Exit> {
         }
         Err(e) => {
             let findings = config::findings(&e);
+            let exit = if e.may_pass() { Exit::ForNow } else { Exit::Usage };
             if common.json {
                 print_json(&serde_json::json!({
                     "schema": view::SCHEMA,
                     "config": path,
                     "findings": findings,
-                    "exit": Exit::Usage.code(),
+                    "exit": exit.code(),
                 }));
             }
             tell(config::render(&findings, path).trim_end());
-            Err(Exit::Usage)
+            Err(exit)
         }
     }
 }
