@@ -106,10 +106,11 @@ fn who_leaves_the_roster_stands_in_the_audit_log() {
         for kind in [Kind::SecretsManager, Kind::ParameterStore] {
             let (lab, mut controller, mut hosts) = published(kind);
             let [one, two] = &mut hosts[..] else { panic!("two") };
-            let left = lab.report(one, ReportOutcome::Left, "");
+            let password = lab.published().2;
+            let left = lab.report(one, ReportOutcome::Left, &password);
             lab.writes(one, &left);
             lab.takes(two);
-            let comes_and_goes = Report { lease_s: Some(60), ..lab.report(two, ReportOutcome::Alive, "") };
+            let comes_and_goes = Report { lease_s: Some(60), ..lab.report(two, ReportOutcome::Alive, &password) };
             lab.writes(two, &comes_and_goes);
             lab.settle(&mut controller);
             lab.pass(minutes(3));
