@@ -7,4 +7,5 @@ mod killed;
 pub mod lab;
 mod places;
 mod scenarios;
+mod vanished;
 mod whole;

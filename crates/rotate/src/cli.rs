@@ -10,6 +10,7 @@ mod policy;
 mod reactivate;
 mod run;
 mod status;
+mod user;
 pub mod view;
 
 use std::io::Write as _;
@@ -24,7 +25,7 @@ pub use relaykey_core::exit::Exit;
 
 use crate::config::{self, Config, Credential};
 use crate::run::Controller;
-use crate::words::{Names, speak_of};
+use crate::words::{AwsCommand, Names, speak_of};
 
 /// Rotates the IAM key behind an SES SMTP credential: makes the new key, proves it, publishes it, waits until every host has
 /// confirmed it with proof, then retires the old one.
@@ -77,6 +78,9 @@ enum CliCommand {
     /// Where the key is published: remove a place that rotate.toml does not name any more.
     #[command(subcommand)]
     Places(places::PlacesCommand),
+    /// Whose keys are rotated: accept another IAM user than the rotation was about.
+    #[command(subcommand)]
+    User(user::UserCommand),
     /// Brings a deactivated key back.
     Reactivate(reactivate::ReactivateArgs),
     /// What was done, when and by whom, from the audit log; --verify: is the log as it was written.
@@ -120,6 +124,7 @@ pub fn run() -> ExitCode {
         CliCommand::Status(args) => with(&common, async |at| status::run(at, &args).await),
         CliCommand::Hosts(command) => with(&common, async |at| hosts::run(at, &command).await),
         CliCommand::Places(command) => with(&common, async |at| places::run(at, &command).await),
+        CliCommand::User(command) => with(&common, async |at| user::run(at, &command).await),
         CliCommand::Reactivate(args) => with(&common, async |at| reactivate::run(at, &args).await),
         CliCommand::History(args) => with(&common, async |at| history::run(at, &args).await),
         CliCommand::Check => check::run(&common),
@@ -133,9 +138,13 @@ pub fn run() -> ExitCode {
     exit.code().into()
 }
 
-/// What is spoken of from now on. Commands that are printed are about this configuration and this credential, from whatever
-/// directory.
+/// From now on it is this configuration and this credential that is spoken of.
 fn speak(common: &Common, config: &Config, credential: &Credential) {
+    speak_of(spoken(common, config, credential));
+}
+
+/// Commands that are printed are about this configuration and this credential, from whatever directory.
+fn spoken(common: &Common, config: &Config, credential: &Credential) -> Names {
     let mut us = "relaykey-rotate".to_owned();
     let path = common.config();
     let at = std::path::absolute(&path).unwrap_or(path);
@@ -145,14 +154,19 @@ fn speak(common: &Common, config: &Config, credential: &Credential) {
     if common.credential.is_some() || config.credentials.len() > 1 {
         us += &format!(" --credential {}", host::trust::quoted(&credential.name));
     }
-    let aws = |aws: &relaykey_core::config::Aws| match &aws.profile {
-        Some(profile) => format!("aws --profile {}", host::trust::quoted(profile)),
-        None => "aws".into(),
+    let given = |option: &str, value: &Option<String>| match value {
+        Some(value) => format!(" {option} {}", host::trust::quoted(value)),
+        None => String::new(),
     };
-    let publish = credential.publish.first();
-    let region = publish.and_then(|publish| publish.aws.region.as_ref());
-    let secret = publish.map_or("", |publish| publish.place.name());
-    speak_of(Names {
+    let aws = |aws: &relaykey_core::config::Aws| {
+        format!("aws{}{}", given("--profile", &aws.profile), given("--endpoint-url", &aws.endpoint_url))
+    };
+    let called = |publish: &config::Publish| AwsCommand {
+        aws: aws(&publish.aws),
+        name: host::trust::quoted(publish.place.name()),
+        region: given("--region", &publish.aws.region),
+    };
+    Names {
         us,
         aws: aws(&config.aws),
         user: credential.iam_user.clone(),
@@ -161,12 +175,9 @@ fn speak(common: &Common, config: &Config, credential: &Credential) {
             [publish] => publish.place.to_string(),
             [first, ..] => first.to_string(),
         },
-        secret: region.map_or_else(
-            || format!("--secret-id {secret}"),
-            |region| format!("--secret-id {secret} --region {region}"),
-        ),
+        places: credential.publish.iter().map(|publish| (publish.at(), called(publish))).collect(),
         fleet: credential.evidence.name(),
-    });
+    }
 }
 
 /// Where a command is at work: one credential of one configuration.
@@ -376,5 +387,23 @@ mod tests {
                 panic!("`{command}`: {e}");
             }
         }
+    }
+
+    #[test]
+    fn a_place_is_spoken_of_as_it_is_reached() {
+        let text = "config_version = 1\n[aws]\nregion = \"eu-west-1\"\nprofile = \"here\"\n[[credential]]\nname = \"ses\"\n\
+                    iam_user = \"ses-smtp\"\n[credential.smtp]\nendpoint = \"email-smtp.eu-west-1.amazonaws.com\"\n\
+                    [[credential.publish]]\ntype = \"secrets-manager\"\nsecret = \"a\"\n\
+                    [[credential.publish]]\ntype = \"parameter-store\"\nparameter = \"/b\"\nregion = \"us-east-1\"\n\
+                    profile = \"acct 2\"\nendpoint_url = \"https://ssm.example.com\"\n\
+                    [credential.evidence]\ntype = \"dynamodb\"\ntable = \"relaykey\"\n";
+        let (config, _) = crate::config::parse(text).unwrap_or_else(|findings| panic!("{findings:#?}"));
+        let common = super::Common { config: None, credential: None, json: false };
+        let names = super::spoken(&common, &config, &config.credentials[0]);
+        let told: Vec<_> =
+            names.places.iter().map(|(_, to)| [&to.aws, &to.name, &to.region].map(String::as_str)).collect();
+        let other = "aws --profile 'acct 2' --endpoint-url https://ssm.example.com";
+        assert_eq!(told, [["aws --profile here", "a", " --region eu-west-1"], [other, "/b", " --region us-east-1"]]);
+        assert_eq!(names.aws, "aws --profile here");
     }
 }

@@ -179,6 +179,8 @@ impl Removed {
 pub struct Fleet {
     pub hosts: Vec<Host>,
     pub gone: Vec<HostName>,
+    /// Those of them that come and go, and were not heard of for twice their lease.
+    pub expired: BTreeSet<HostName>,
 }
 
 /// Judges everything that was written about one credential.
@@ -206,7 +208,12 @@ pub fn fleet<'a>(
         let owns = registry.owners.get(&name).is_none_or(|owner| *owner == one.principal);
         match is_gone(one, now) {
             _ if removed => fleet.gone.push(name),
-            true if owns => fleet.gone.push(name),
+            true if owns => {
+                if one.report.outcome != ReportOutcome::Left {
+                    fleet.expired.insert(name.clone());
+                }
+                fleet.gone.push(name);
+            }
             true => {}
             false => there.push((name, one)),
         }

@@ -16,7 +16,7 @@ use crate::audit::{AuditLine, Head};
 use crate::aws::{CallFailed, FailKind};
 use crate::evidence::{Registry, Removed, Written, host_name};
 use crate::facts::{HostName, Waiver};
-use crate::record::ControlRecord;
+use crate::record::{ControlRecord, Others, RegistrySize};
 use relaykey_core::fault::{Class, Fault};
 use relaykey_core::report::Report;
 
@@ -27,6 +27,8 @@ pub struct Kept {
     pub rev: u64,
     pub head: Head,
     pub record: ControlRecord,
+    #[serde(flatten)]
+    pub others: Others,
 }
 
 /// What people said about one host, or of one principal.
@@ -51,11 +53,36 @@ pub struct RegistryEntry {
     /// It stands on the roster: once heard of, it is missed when it vanishes. Here and not in the record, which has to stay small.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub on_roster: bool,
+    /// Of a part of the list of the roster: the names in it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<HostName>,
+    /// What a later release wrote there and this one does not know: it stays.
+    #[serde(flatten)]
+    pub others: Others,
 }
 
 /// The entry of a principal has a name that no host has.
 pub fn principal_entry(principal: &str) -> String {
     format!("={principal}")
+}
+
+/// The names on the roster stand in their entries, and once more in so many lists, each in an entry of its own: whoever loses one
+/// entry is missed by name all the same.
+const ROSTER_LISTS: u64 = 64;
+
+/// The entry of a list has a name that no host has.
+const ROSTER_LIST: &str = "!roster-";
+
+/// The list that a name is in.
+fn roster_list(name: &str) -> String {
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{ROSTER_LIST}{}", hash % ROSTER_LISTS)
+}
+
+fn is_roster_list(name: &str) -> bool {
+    name.starts_with(ROSTER_LIST)
 }
 
 /// As an item that makes no sense is remembered when its host is removed: no installation has such an id.
@@ -107,6 +134,9 @@ impl Read {
                 }
                 continue;
             }
+            if is_roster_list(name) {
+                continue;
+            }
             let host = HostName::new(name);
             if entry.listed {
                 registry.listed.push(host.clone());
@@ -144,9 +174,23 @@ impl Read {
         EntryWrite { name: name.to_owned(), before, after }
     }
 
-    /// Who stands on the roster.
-    pub fn roster(&self) -> impl Iterator<Item = HostName> {
-        self.entries.iter().filter(|(_, known)| known.entry.on_roster).map(|(name, _)| HostName::new(name))
+    /// Who stands on the roster: by its entry; or by a list alone, where its entry is gone, or was begun anew since then. Whoever was
+    /// removed stands there no longer, whatever the list says.
+    pub fn roster(&self) -> BTreeSet<HostName> {
+        let by_entry = self.entries.iter().filter(|(_, known)| known.entry.on_roster);
+        let by_entry = by_entry.map(|(name, _)| HostName::new(name));
+        by_entry.chain(self.listed_on_roster().filter(|name| !self.entry(name.as_str()).removed).cloned()).collect()
+    }
+
+    fn listed_on_roster(&self) -> impl Iterator<Item = &HostName> {
+        let lists = self.entries.iter().filter(|(name, _)| is_roster_list(name));
+        lists.flat_map(|(_, known)| &known.entry.names)
+    }
+
+    /// How much of it there is: nothing that stands there is ever deleted by us.
+    pub fn size(&self) -> RegistrySize {
+        let lists = self.entries.keys().filter(|name| is_roster_list(name)).count();
+        RegistrySize { entries: self.entries.len() - lists, lists }
     }
 
     /// What has to be written so that these stand on the roster, and no others.
@@ -156,7 +200,17 @@ impl Read {
         let come = wanted.iter().filter(|name| !stands(name));
         let come = come.map(|name| self.changed(name, |entry| entry.on_roster = true));
         let go = self.entries.keys().filter(|name| stands(name) && !wanted.contains(name.as_str()));
-        come.chain(go.map(|name| self.changed(name, |entry| entry.on_roster = false))).collect()
+        let entries = come.chain(go.map(|name| self.changed(name, |entry| entry.on_roster = false)));
+        let mut lists: BTreeMap<String, Vec<HostName>> = BTreeMap::new();
+        for name in self.entries.keys().filter(|name| is_roster_list(name)) {
+            lists.entry(name.clone()).or_default();
+        }
+        for name in &wanted {
+            lists.entry(roster_list(name)).or_default().push(HostName::new(*name));
+        }
+        let lists = lists.into_iter().filter(|(list, names)| self.entry(list).names != *names);
+        let lists = lists.map(|(list, names)| self.changed(&list, |entry| entry.names = names));
+        entries.chain(lists).collect()
     }
 
     /// The number of the last report of each installation that writes under this name.
@@ -333,5 +387,38 @@ mod tests {
         // Written anew, it is somebody.
         read.unreadable = vec![(host.clone(), at("2099-01-02T00:00:00Z"))];
         assert_eq!(read.registry().listed, [host]);
+    }
+
+    /// Its entry was deleted, and its item with it: a list still has its name. By a person's word it is not missed.
+    #[test]
+    fn a_name_on_the_roster_is_known_although_its_entry_is_gone() {
+        let names = ["mx1", "mx2"].map(HostName::new);
+        let mut read = Read::default();
+        let take = |read: &mut Read, names: &[HostName]| {
+            let writes = read.to_roster(names);
+            for EntryWrite { name, after, .. } in writes {
+                read.entries.insert(name, Known { text: json(&after), entry: after });
+            }
+        };
+        take(&mut read, &names);
+        assert!(read.roster().iter().eq(&names));
+        assert!(read.to_roster(&names).is_empty() && read.registry().listed.is_empty());
+        let whole = read.size();
+        let before = read.entries.remove("mx2").unwrap();
+        assert!(read.roster().iter().eq(&names));
+        assert_eq!(read.size(), RegistrySize { entries: whole.entries - 1, ..whole });
+        // Something else is said of it meanwhile.
+        let write = read.changed("mx2", |entry| entry.owner = Some("p".into()));
+        read.entries.insert("mx2".into(), Known { text: json(&write.after), entry: write.after });
+        assert!(read.roster().iter().eq(&names));
+        let write = read.changed("mx2", |entry| entry.removed = true);
+        read.entries.insert("mx2".into(), Known { text: json(&write.after), entry: write.after });
+        assert!(read.roster().iter().eq(&names[..1]));
+        // It left, and the list is lost instead: each stands for the other.
+        read.entries.insert("mx2".into(), before);
+        take(&mut read, &names[..1]);
+        assert!(read.roster().iter().eq(&names[..1]));
+        read.entries.retain(|name, _| !is_roster_list(name));
+        assert!(read.roster().iter().eq(&names[..1]));
     }
 }

@@ -294,6 +294,7 @@ fn rule_9(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Turn> {
 fn rule_12(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Turn {
     let cut_off = look.facts.fleet.iter().filter(|host| host.took_back.is_some());
     add(refusals, cut_off.map(|host| Refusal::Withdrawn { host: host.name.clone() }));
+    add(refusals, look.not_listed());
     Turn::Wait(if refusals.is_empty() { Reason::NothingDue { until: look.due() } } else { Reason::Refused })
 }
 
@@ -316,6 +317,9 @@ fn log_in(key: &KeyId, purpose: Purpose) -> Action {
     Action::LogIn { key: key.clone(), purpose }
 }
 
+/// What AWS dates so much later than now, our clock is behind with.
+const CLOCK_BEHIND: SignedDuration = SignedDuration::from_mins(2);
+
 /// A reply counts for so long.
 const LOGIN_HOLDS: SignedDuration = SignedDuration::from_secs(50);
 
@@ -332,6 +336,24 @@ impl RuleInput<'_> {
     fn listed_late(&self, key: &KeyId) -> Option<Timestamp> {
         let dead = self.record.deactivated_by_us(key).filter(|dead| !dead.unanswered)?;
         Some(dead.at + self.policy.listed_late).filter(|_| self.status(key) == Some(KeyStatus::Active))
+    }
+
+    /// The published key is one that IAM does not list. Its list may be late; and no other key dies meanwhile.
+    fn not_listed(&self) -> Option<Refusal> {
+        let key = self.current_key?;
+        Some(Refusal::NotListed { key: key.clone(), until: self.record.unlisted(key)? })
+    }
+
+    /// AWS dates something later than our clock says it is now.
+    fn our_clock(&self) -> Option<Refusal> {
+        let used = self.facts.keys.iter().filter_map(|key| match &key.last_used {
+            LastUsed::At { at, .. } => Some(*at),
+            LastUsed::Never | LastUsed::Unknown => None,
+        });
+        let made = self.facts.keys.iter().map(|key| key.created);
+        let stored = self.facts.store.versions.iter().map(|version| version.created);
+        let behind = made.chain(stored).chain(used).max()?.duration_since(self.now);
+        (behind > CLOCK_BEHIND).then_some(Refusal::OurClock { behind })
     }
 
     /// The published key is Inactive, and not by us.
@@ -417,7 +439,7 @@ impl RuleInput<'_> {
         let made = self.record.creating.iter().filter(|creating| creating.until <= self.now);
         let made = made.clone().any(|creating| match &creating.key {
             Some(made) => *made == key.id,
-            None => creating.fits(key.created),
+            None => creating.fits(key),
         });
         let by_us = key.status == KeyStatus::Active || self.inactive_by_us(&key.id) || self.record.is_revoked(&key.id);
         let needed = self.record.switched_on.contains(&key.id);
@@ -562,6 +584,8 @@ impl RuleInput<'_> {
             Phase::Idle => 24 * 60,
         };
         let regular = self.now + SignedDuration::from_mins(minutes).min(self.policy.reconcile);
+        let known = self.current_key.and_then(|key| self.record.unlisted(key));
+        let regular = known.map_or(regular, |known| regular.min(known.max(self.now)));
         Some(reason.until().map_or(regular, |until| regular.min(until.max(self.now))))
     }
 }

@@ -15,6 +15,8 @@ const fn secs(seconds: i64) -> SignedDuration {
 pub const DECISION_HOLDS: SignedDuration = secs(MINUTE);
 /// An action is made only with more than this left of the lease, so that no decision outlives it.
 pub const LEASE_MARGIN: SignedDuration = secs(MINUTE);
+/// How far the clocks of two machines may be apart that AWS both serves: it takes no call that is dated further off.
+pub const CLOCKS_APART: SignedDuration = secs(5 * MINUTE);
 /// What IAM lists may be so old: a key that was made since is not in it, and one that was deactivated since is Active.
 pub const LISTED_LATE: SignedDuration = secs(10 * MINUTE);
 /// AWSPENDING without a value is Secrets Manager's own for so long.

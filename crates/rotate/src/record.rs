@@ -17,7 +17,7 @@ use crate::facts::{
     CURRENT, Facts, HostName, IamUser, Key, KeyId, KeyPlace, KeyStatus, LastUsed, PENDING, PREVIOUS, Part, VersionId,
 };
 use crate::plan::{Action, Outcome, Purpose};
-use crate::policy::{BACKOFF, DECISION_HOLDS, LEASE_MARGIN, LISTED_LATE, Policy, USE_SLACK};
+use crate::policy::{BACKOFF, CLOCKS_APART, DECISION_HOLDS, LEASE_MARGIN, LISTED_LATE, Policy, USE_SLACK};
 use crate::retire;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,13 @@ pub struct ControlRecord {
     /// Hosts for which a key was brought back.
     pub trouble: Vec<HostTrouble>,
     pub revoked: Vec<Revoked>,
+    /// What a later release wrote there and this one does not know: it stays.
+    #[serde(flatten)]
+    pub others: Others,
 }
+
+/// Fields of a document of ours that this release does not know.
+pub type Others = serde_json::Map<String, serde_json::Value>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Lease {
@@ -112,12 +118,18 @@ pub struct Creating {
     pub until: Timestamp,
     /// `None`: what became of the call is not known.
     pub key: Option<KeyId>,
+    /// The keys that were there when it was begun; `None`: an earlier release did not write them down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Vec<KeyId>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
     pub key: KeyId,
     pub at: Timestamp,
+    /// IAM did not list it at the last look: its list is late, or somebody deleted it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unlisted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,6 +200,13 @@ pub struct ProvedDead {
     pub endpoints: Vec<String>,
 }
 
+/// How many entries of hosts the registry has, and how many lists of the roster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RegistrySize {
+    pub entries: usize,
+    pub lists: usize,
+}
+
 /// Who is to be heard of.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Roster {
@@ -201,7 +220,15 @@ pub struct Roster {
     /// A number of the configuration that is larger still: so many are waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub raised: Option<usize>,
+    /// Of the registry that holds the names, at the last look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistrySize>,
+    /// So many names were lost with the registry: a person says anew how many hosts there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<usize>,
     pub names: Vec<HostName>,
+    #[serde(flatten)]
+    pub others: Others,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,6 +248,50 @@ pub struct Revoked {
 
 /// How far IAM's clock and ours may be apart.
 const SKEW: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
+
+impl Roster {
+    /// The registry is of this size now. Where entries and lists were lost together, nobody knows whose names were in both: those hosts
+    /// have to be heard of, and a number that was said before cannot stand in for them.
+    pub fn sees(&mut self, registry: RegistrySize) {
+        let before = self.registry.replace(registry).unwrap_or_default();
+        let lost = before.entries.saturating_sub(registry.entries);
+        if lost == 0 || registry.lists >= before.lists {
+            return;
+        }
+        self.lost = Some(self.lost.unwrap_or(0) + lost);
+        (self.expect, self.sealed_at, self.sealed_with, self.raised) = (None, None, None, None);
+    }
+}
+
+impl Lease {
+    /// It stands: it is not over, and no longer than a lease can be. Whoever wrote another one had a clock that was far wrong, and
+    /// would be waited for for years.
+    pub fn is_held(&self, policy: &Policy, now: Timestamp) -> bool {
+        self.until > now && !self.is_too_long(policy, now)
+    }
+
+    /// By our clock, with what two clocks may be apart.
+    pub fn is_too_long(&self, policy: &Policy, now: Timestamp) -> bool {
+        self.until > now + policy.lease + CLOCKS_APART
+    }
+}
+
+/// A lease of another one that did not give it back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOver {
+    pub lease: Lease,
+    pub why: WhyTakenOver,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyTakenOver {
+    /// Its holder ended without a word.
+    RanOut,
+    /// No lease is so long.
+    TooLong,
+    /// A person's word does not wait.
+    Seized,
+}
 
 /// Somebody else holds the lease.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -260,23 +331,36 @@ impl ControlRecord {
             roster: Roster::default(),
             trouble: Vec::new(),
             revoked: Vec::new(),
+            others: Others::new(),
         }
     }
 
     /// Takes or renews the lease. Whoever holds a new key that is not stored yet keeps it for as long.
     ///
+    /// What it gives is the lease of another one that was not given back.
+    ///
     /// # Errors
     /// Another one holds it.
-    pub fn take(&mut self, me: &str, unstored: Option<&KeyId>, policy: &Policy, now: Timestamp) -> Result<(), Busy> {
+    pub fn take(
+        &mut self,
+        me: &str,
+        unstored: Option<&KeyId>,
+        policy: &Policy,
+        now: Timestamp,
+    ) -> Result<Option<TakenOver>, Busy> {
         let until = now + policy.lease;
         match &mut self.lease {
             Some(lease) if lease.holder == me && lease.until > now => lease.until = until,
-            Some(lease) if lease.until > now => return Err(Busy(lease.clone())),
+            Some(lease) if lease.is_held(policy, now) => return Err(Busy(lease.clone())),
             // A lease that ran out is a new one, also of the same holder: another may have been at work in between.
-            _ => {
+            lease => {
+                let new = Lease { holder: me.into(), until, who: None, since: Some(now) };
+                let before = lease.replace(new).filter(|before| before.holder != me);
                 self.fence += 1;
-                self.lease = Some(Lease { holder: me.into(), until, who: None, since: Some(now) });
-                return Ok(());
+                let why = |lease: &Lease| {
+                    if lease.until > now { WhyTakenOver::TooLong } else { WhyTakenOver::RanOut }
+                };
+                return Ok(before.map(|lease| TakenOver { why: why(&lease), lease }));
             }
         }
         // Nobody holds a key of which it is not known whether it came to be: its time ends.
@@ -284,7 +368,7 @@ impl ControlRecord {
         if let Some(creating) = self.creating.last_mut().filter(held) {
             creating.until = until;
         }
-        Ok(())
+        Ok(None)
     }
 
     /// May a decision of then still be done now? Nothing of it if it is old, or the lease is nearly over: calls to IAM name no
@@ -301,6 +385,11 @@ impl ControlRecord {
     /// The published key that this place gave when it was last seen to give one.
     pub fn copied_to(&self, place: &KeyPlace) -> Option<&KeyId> {
         self.places.iter().find(|known| known.place == *place)?.gives.as_ref()
+    }
+
+    /// It is taken to be there although IAM does not list it: until when.
+    pub fn unlisted(&self, key: &KeyId) -> Option<Timestamp> {
+        self.made.iter().find(|made| made.unlisted && made.key == *key).map(|made| made.at + LISTED_LATE)
     }
 
     pub fn is_revoked(&self, key: &KeyId) -> bool {
@@ -352,8 +441,12 @@ fn list_late(facts: &mut Facts, now: Timestamp) {
         return;
     }
     facts.record.made.retain(|made| made.at + LISTED_LATE > now);
+    let listed: BTreeSet<&KeyId> = facts.keys.iter().map(|key| &key.id).collect();
+    for made in &mut facts.record.made {
+        made.unlisted = !listed.contains(&made.key);
+    }
     for made in &facts.record.made {
-        if facts.keys.iter().all(|key| key.id != made.key) {
+        if made.unlisted {
             let by_us = facts.record.deactivated_by_us(&made.key).is_some();
             let status = if by_us { KeyStatus::Inactive } else { KeyStatus::Active };
             facts.keys.push(Key { id: made.key.clone(), status, created: made.at, last_used: LastUsed::Never });
@@ -431,7 +524,7 @@ fn strike(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     record.creating.retain(|creating| match &creating.key {
         _ if creating.until > now => true,
         Some(key) => is_there(key) && published.as_ref().is_none_or(|p| p.key != *key) && old.as_ref() != Some(key),
-        None => keys.iter().any(|key| creating.fits(key.created)),
+        None => keys.iter().any(|key| creating.fits(key)),
     });
     let fleet = &facts.fleet;
     // Until it confirms anew: what replaces a withdrawal may say nothing of it.
@@ -442,9 +535,11 @@ fn strike(facts: &mut Facts, policy: &Policy, now: Timestamp) {
 }
 
 impl Creating {
-    /// Could a key that was created then have been made by this?
-    pub fn fits(&self, created: Timestamp) -> bool {
-        created >= self.at - SKEW && created <= self.until
+    /// Could this have made the key? By IAM's clock, which may be some minutes behind ours where it is known what was there before.
+    pub fn fits(&self, key: &Key) -> bool {
+        let was_there = self.before.as_ref().is_some_and(|before| before.contains(&key.id));
+        let apart = if self.before.is_some() { CLOCKS_APART } else { SKEW };
+        !was_there && key.created >= self.at - apart && key.created <= self.until
     }
 }
 
@@ -525,6 +620,8 @@ fn seal(facts: &mut Facts, policy: &Policy, now: Timestamp) {
     }
     roster.raised = configured.filter(|number| roster.sealed_with.is_some_and(|with| *number > with));
     roster.sealed_at.take_if(|_| roster.raised.is_some());
+    // Where names were lost, a number that was written before says nothing: a person counts anew.
+    let configured = configured.filter(|_| roster.lost.is_none());
     let expect = roster.raised.or(roster.expect).or(configured);
     if let Some(expect) = expect.filter(|expect| *expect > 0 && heard >= *expect && roster.sealed_at.is_none()) {
         (roster.sealed_at, roster.sealed_with, roster.raised) = (Some(now), Some(with_configured(expect)), None);
@@ -567,7 +664,8 @@ impl ControlRecord {
         match action {
             Action::Create => {
                 // As long as its call may go out: whoever is killed holds no key, and one of later is another's.
-                self.creating.push(Creating { at: now, until: now + DECISION_HOLDS + SKEW, key: None });
+                let until = now + DECISION_HOLDS + SKEW;
+                self.creating.push(Creating { at: now, until, key: None, before: None });
             }
             Action::Put { key, publishes: true } | Action::Republish { key, .. } => {
                 self.promoting = Some(Promoting { version, key: key.clone() });
@@ -595,6 +693,13 @@ impl ControlRecord {
         }
     }
 
+    /// What is there before a key is made: none of it is the new one.
+    pub fn saw(&mut self, keys: &[Key]) {
+        if let Some(creating) = self.creating.last_mut() {
+            creating.before = Some(keys.iter().map(|key| key.id.clone()).collect());
+        }
+    }
+
     /// After the call. Of a call of which nobody knows what became, the next look sees what it did.
     pub fn done(&mut self, action: &Action, outcome: &Outcome, facts: &Facts, policy: &Policy, now: Timestamp) {
         match (action, outcome) {
@@ -603,7 +708,7 @@ impl ControlRecord {
                 if let Some(creating) = self.creating.last_mut() {
                     (creating.key, creating.until) = (Some(key.clone()), lease);
                 }
-                self.made.push(Made { key: key.clone(), at: now });
+                self.made.push(Made { key: key.clone(), at: now, unlisted: false });
             }
             (Action::Create, Outcome::Failed) => {
                 self.creating.pop();
@@ -637,9 +742,15 @@ impl ControlRecord {
                 self.promoting.take_if(|promoting| promoting.version.as_ref() == Some(version));
                 if let Some(key) = refused {
                     self.back_off(key, now);
+                    self.given_up(key, now);
                 }
             }
-            (Action::Forget { key, refused: true }, _) => self.back_off(key, now),
+            (Action::Forget { key, refused }, _) => {
+                if *refused {
+                    self.back_off(key, now);
+                }
+                self.given_up(key, now);
+            }
             (Action::Reactivate { key, host }, _) => {
                 self.brought_back(key);
                 if let Some(host) = host {
@@ -677,7 +788,6 @@ impl ControlRecord {
             (
                 Action::Put { .. }
                 | Action::Republish { .. }
-                | Action::Forget { .. }
                 | Action::LogIn { .. }
                 | Action::Label { .. }
                 | Action::Unlabel { .. }
@@ -713,6 +823,17 @@ impl ControlRecord {
         (self.complete_at, self.intention) = (None, None);
     }
 
+    /// From now on it is about this user's keys. What is known of another one's is forgotten, and none of them was asked to go; the
+    /// hosts are the same, and a person counts them anew.
+    pub fn accept_user(&mut self, user: IamUser) {
+        let new = Self::new(&self.credential);
+        let before = std::mem::replace(self, new);
+        let Roster { names, registry, others, .. } = before.roster;
+        self.roster = Roster { names, registry, others, ..Roster::default() };
+        (self.user, self.is_first) = (Some(user), true);
+        (self.fence, self.lease, self.places, self.others) = (before.fence, before.lease, before.places, before.others);
+    }
+
     /// It is Active again, by whoever: somebody needs it, so that the clocks of its end begin anew.
     pub fn brought_back(&mut self, key: &KeyId) {
         self.deactivated.retain(|d| d.key != *key);
@@ -731,6 +852,13 @@ impl ControlRecord {
         let attempts = self.backoff.as_ref().map_or(0, |backoff| backoff.attempts) + 1;
         let wait = (BACKOFF.0 * (1 << (attempts - 1).min(8))).min(BACKOFF.1);
         self.backoff = Some(Backoff { key: key.clone(), attempts, until: now + wait });
+    }
+
+    /// Nobody goes on with it: it is not being made any more.
+    fn given_up(&mut self, key: &KeyId, now: Timestamp) {
+        for creating in self.creating.iter_mut().filter(|creating| creating.key.as_ref() == Some(key)) {
+            creating.until = creating.until.min(now);
+        }
     }
 
     fn publish(&mut self, version: &VersionId, key: &KeyId, facts: &Facts, now: Timestamp) {

@@ -1,7 +1,7 @@
 //! What stands in the way, as values: each class of the contract once, with the ids that its words and its fix name. The words
 //! are made in [`crate::words`] alone.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::facts::{Gap, HostName, IamUser, KeyId, KeyPlace, Part, StoreKind, VersionId, WhyMissing, WhyUnseen};
 
@@ -58,6 +58,8 @@ pub enum Refusal {
         expect: Option<usize>,
         /// It was sealed with fewer, and `expected_hosts` was raised since then.
         sealed_with: Option<usize>,
+        /// So many names of it are not known any more.
+        lost: usize,
     },
     HostUnconfirmed {
         host: HostName,
@@ -141,6 +143,15 @@ pub enum Refusal {
         key: KeyId,
         used: KnownUse,
     },
+    /// IAM does not list the published key, which we made just now.
+    NotListed {
+        key: KeyId,
+        until: Timestamp,
+    },
+    /// AWS dates something later than it is by our clock.
+    OurClock {
+        behind: SignedDuration,
+    },
     /// It was deactivated, and still logs in.
     NotDead {
         key: KeyId,
@@ -150,7 +161,7 @@ pub enum Refusal {
         kind: StoreKind,
         current: Option<VersionId>,
     },
-    /// Hosts read a parameter by a label that is on a version without the published key.
+    /// Hosts read a place by a label that is on a version without the published key.
     LabelElsewhere {
         place: KeyPlace,
         label: String,
@@ -291,6 +302,7 @@ impl Refusal {
             | Throttled
             | NoAnswer { .. }
             | Busy { .. }
+            | NotListed { .. }
             | PendingEmpty { .. }
             | ReplicaBehind { failed: false, .. }
             | NotEverywhere { why: AtPlace::Behind | AtPlace::PendingEmpty, .. } => WaitsFor::Time,
@@ -315,6 +327,7 @@ impl Refusal {
             | RegionRefused { .. }
             | TwoLiveKeys { .. }
             | UnexplainedKey { .. }
+            | OurClock { .. }
             | NotDead { .. }
             | LabelMoved { .. }
             | LabelElsewhere { .. }
@@ -364,11 +377,12 @@ impl Refusal {
             DeactivatedByHand { key: k() },
             BroughtBack { key: k() },
             NoHosts,
-            RosterOpen { heard: 0, counted: 0, expect: None, sealed_with: None },
-            RosterOpen { heard: 2, counted: 2, expect: None, sealed_with: None },
-            RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: None },
-            RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: Some(2) },
-            RosterOpen { heard: 1, counted: 3, expect: Some(3), sealed_with: None },
+            RosterOpen { heard: 0, counted: 0, expect: None, sealed_with: None, lost: 0 },
+            RosterOpen { heard: 2, counted: 2, expect: None, sealed_with: None, lost: 0 },
+            RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: None, lost: 0 },
+            RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: Some(2), lost: 0 },
+            RosterOpen { heard: 1, counted: 3, expect: Some(3), sealed_with: None, lost: 0 },
+            RosterOpen { heard: 2, counted: 2, expect: None, sealed_with: None, lost: 3 },
             HostUnconfirmed { host: h() },
             HostSilent { host: h(), since: now() },
             ProofFalse { host: h() },
@@ -396,6 +410,8 @@ impl Refusal {
             UnexplainedKey { key: k(), used: KnownUse::Used { at: now(), service: "ses".into() } },
             UnexplainedKey { key: k(), used: KnownUse::NotKnown },
             UnexplainedKey { key: k(), used: KnownUse::Inactive },
+            NotListed { key: k(), until: now() },
+            OurClock { behind: SignedDuration::from_mins(8) },
             NotDead { key: k() },
             LabelMoved { kind: StoreKind::SecretsManager, current: Some(version.clone()) },
             LabelMoved { kind: StoreKind::SecretsManager, current: None },
@@ -405,6 +421,12 @@ impl Refusal {
                 label: "prod".into(),
                 version: VersionId::new("6"),
                 current: VersionId::new("7"),
+            },
+            LabelElsewhere {
+                place: place(),
+                label: "prod".into(),
+                version: version.clone(),
+                current: VersionId::new("v2"),
             },
             PendingForeign { version: version.clone() },
             PendingEmpty { version: version.clone() },

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::evidence::{Verdict, is_silent, verdict};
+use crate::facts::VersionId;
 use crate::facts::{CURRENT, Facts, Further, Host, HostName, Key, KeyId, LastUsed, PENDING, PREVIOUS, Part};
-use crate::facts::{StoreKind, VersionId};
 use crate::policy::{Policy, UNKNOWN_POLL, USE_SLACK};
 use crate::record::{ControlRecord, KnownPlace};
 use crate::refusal::{AtPlace, Refusal};
@@ -76,7 +76,8 @@ pub fn fleet_stops(facts: &Facts, old: Option<&KeyId>, now: Timestamp) -> Vec<Re
         let (heard, counted) = (heard_of(facts, now), counted(facts));
         let (raised, expect) = (record.roster.raised, record.roster.expect);
         let sealed_with = record.roster.sealed_with.filter(|_| raised.is_some());
-        stops.push(Refusal::RosterOpen { heard, counted, expect: raised.or(expect), sealed_with });
+        let lost = record.roster.lost.unwrap_or(0);
+        stops.push(Refusal::RosterOpen { heard, counted, expect: raised.or(expect), sealed_with, lost });
     }
     // Who stood on the roster and is not there any more, without having left: its item may have been removed by anybody.
     let there: BTreeSet<&HostName> = facts.fleet.iter().map(|host| &host.name).collect();
@@ -158,17 +159,18 @@ pub fn place_stops(facts: &Facts) -> impl Iterator<Item = Refusal> {
     facts.dropped().map(dropped).chain(order)
 }
 
-/// The labels by which hosts read a parameter, and which are on a version without the published key: whoever starts there would get
-/// what that holds. A put moves none of them.
+/// The labels of their own by which hosts read a place, and which are on a version without the published key: whoever starts there
+/// would get what that holds. No put and no promotion moves them. What is AWSPENDING is on its way.
 pub fn label_stops(facts: &Facts) -> Vec<Refusal> {
     let published = facts.record.published.as_ref().map(|published| &published.key);
     let further = facts.further.iter().map(|further| (&further.place, &further.store));
     let mut stops = Vec::new();
     for (place, store) in std::iter::once((&facts.place, &facts.store)).chain(further) {
-        let Some(current) = store.labelled(CURRENT).filter(|_| store.kind == StoreKind::ParameterStore) else {
+        let Some(current) = store.labelled(CURRENT) else {
             continue;
         };
-        for version in store.versions.iter().filter(|version| version.key() != published) {
+        let elsewhere = store.versions.iter().filter(|version| version.key() != published && !version.carries(PENDING));
+        for version in elsewhere {
             let own = |label: &&String| ![CURRENT, PREVIOUS].contains(&label.as_str());
             let read = |label: &&String| facts.fleet.iter().any(|host| host.watches.contains(label));
             stops.extend(version.labels.iter().filter(own).filter(read).map(|label| Refusal::LabelElsewhere {
@@ -236,12 +238,14 @@ pub fn grace_and_lag(facts: &Facts, policy: &Policy) -> Option<(Timestamp, Times
 
 /// What the last use of a key says against its end. A use shortly after the last confirmation is an open session's; our own
 /// logins are no use.
-pub fn use_stops(facts: &Facts, key: &Key) -> Option<Refusal> {
+pub fn use_stops(facts: &Facts, key: &Key, now: Timestamp) -> Option<Refusal> {
     let complete_at = facts.record.complete_at?;
     match &key.last_used {
         LastUsed::Never => None,
         LastUsed::Unknown => Some(Refusal::LastUsedUnknown { key: key.id.clone() }),
         LastUsed::At { at, .. } if *at < complete_at + USE_SLACK || facts.record.own_login(&key.id, *at) => None,
+        // By a clock that is behind nobody can tell what was before and what after.
+        LastUsed::At { at, .. } if *at > now + USE_SLACK => Some(Refusal::OurClock { behind: at.duration_since(now) }),
         LastUsed::At { at, service, .. } => {
             Some(Refusal::OldKeyUsed { key: key.id.clone(), at: *at, service: service.clone() })
         }
@@ -262,6 +266,6 @@ pub fn stops(facts: &Facts, old: &Key, now: Timestamp) -> Vec<Refusal> {
     if given || facts.may_be_given(&old.id) || current.and_then(|version| version.key()) == Some(&old.id) {
         stops.push(Refusal::WouldCut { host: None, key: old.id.clone() });
     }
-    stops.extend(use_stops(facts, old));
+    stops.extend(use_stops(facts, old, now));
     stops
 }

@@ -38,7 +38,7 @@ use crate::hosts::table::ReportsTable;
 use crate::hosts::{EntryWrite, Kept, ReportsPlace};
 use crate::plan::{Action, Decision, Outcome};
 use crate::policy::{DECISION_HOLDS, Policy};
-use crate::record::{ControlRecord, Lease};
+use crate::record::{ControlRecord, Lease, Others, TakenOver, WhyTakenOver};
 
 /// Who we are to AWS.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,6 +119,8 @@ pub struct Controller {
     logins: Vec<Login>,
     /// Since when the lease is held, by the clock that goes on in sleep.
     lease_taken: Option<Duration>,
+    /// What was found when it was taken: the next look tells it.
+    told: Option<Fault>,
 }
 
 /// So many replies are remembered.
@@ -185,6 +187,7 @@ impl Controller {
             unstored: None,
             logins: Vec::new(),
             lease_taken: None,
+            told: None,
         })
     }
 
@@ -220,10 +223,13 @@ impl Controller {
             Some(kept) => kept.record,
             None => self.first(ControlRecord::new(&self.credential)).await?.record,
         };
-        let busy = record.lease.take().filter(|lease| lease.holder != self.me && lease.until > now);
+        let other = record.lease.take().filter(|lease| lease.holder != self.me);
+        let too_long = other.as_ref().filter(|lease| lease.is_too_long(&self.policy, now)).map(lease_too_long);
+        let busy = other.filter(|lease| lease.is_held(&self.policy, now));
         record.lease = Some(Lease { holder: self.me.clone(), until: now + self.policy.lease, ..Lease::default() });
-        let (mut look, seen) = self.looked(record, now, false).await;
+        let (mut look, seen) = self.looked(record, now, None).await;
         look.busy = busy;
+        look.faults.extend(too_long);
         Ok((look, seen))
     }
 
@@ -253,8 +259,11 @@ impl Controller {
             return Ok(());
         };
         let mut record = kept.record.clone();
-        match &mut record.lease {
-            Some(lease) if lease.holder == self.me && lease.until > now && self.unstored.is_none() => lease.until = now,
+        match &record.lease {
+            // One that stands there with its end in the past is of somebody who was killed.
+            Some(lease) if lease.holder == self.me && lease.until > now && self.unstored.is_none() => {
+                record.lease = None;
+            }
             _ => return Ok(()),
         }
         self.lease_taken = None;
@@ -300,16 +309,20 @@ impl Controller {
                     "use the version of relaykey-rotate that wrote it, or a later one",
                 ));
             }
-            record.lease.take_if(|lease| seizes && lease.holder != self.me);
+            let is_at_work = |lease: &Lease| lease.holder != self.me && lease.is_held(&self.policy, now);
+            let seized = record.lease.take_if(|lease| seizes && is_at_work(lease));
+            let seized = seized.map(|lease| TakenOver { lease, why: WhyTakenOver::Seized });
             let unstored = self.unstored.as_ref().map(|new| &new.id);
-            if let Err(busy) = record.take(&self.me, unstored, &self.policy, now) {
-                return Ok(Err(busy.0));
-            }
+            let over = match record.take(&self.me, unstored, &self.policy, now) {
+                Ok(over) => over.or(seized),
+                Err(busy) => return Ok(Err(busy.0)),
+            };
             if let Some(lease) = record.lease.as_mut().filter(|lease| lease.who.is_none()) {
                 lease.who = self.who();
             }
+            let entry = over.as_ref().map(taken_over);
             let written = match &mut kept {
-                Some(kept) => self.write(kept, record, None, None).await,
+                Some(kept) => self.write(kept, record, entry, None).await,
                 None => {
                     let first = self.first(record).await?;
                     self.place.write(None, &first, None, None).await.map(|()| kept = Some(first))
@@ -318,6 +331,8 @@ impl Controller {
             match written {
                 Ok(()) => {
                     self.lease_taken = Some(boot);
+                    let too_long = over.filter(|over| over.why == WhyTakenOver::TooLong);
+                    self.told = too_long.map(|over| lease_too_long(&over.lease));
                     return Ok(Ok(kept.expect("it was written")));
                 }
                 // Somebody wrote in between: perhaps a person, perhaps the next holder.
@@ -333,7 +348,7 @@ impl Controller {
         let (lines, _) = self.place.audit().await.map_err(|failed| *failed.fault)?;
         record.is_first = lines.is_empty();
         let head = lines.last().map(AuditLine::head).unwrap_or_default();
-        Ok(Kept { rev: 1, head, record })
+        Ok(Kept { rev: 1, head, record, others: Others::new() })
     }
 
     /// Writes the record, and a line of the audit log with it.
@@ -351,7 +366,8 @@ impl Controller {
         let attempt = async |log: &Head, before: &Kept| {
             let line = entry.clone().map(|entry| entry.after(log, by, &self.me, self.hooks.now()));
             let head = line.as_ref().map_or_else(|| log.clone(), AuditLine::head);
-            let after = Kept { rev: before.rev + 1, head, record: record.clone() };
+            let others = before.others.clone();
+            let after = Kept { rev: before.rev + 1, head, record: record.clone(), others };
             self.place.write(Some(before), &after, line.as_ref(), host).await.map(|()| after)
         };
         let written = match attempt(&kept.head, kept).await {
@@ -396,6 +412,27 @@ const TRIES: usize = 5;
 fn contended() -> Fault {
     let what = "the control record is written by somebody else again and again";
     Fault::new(Class::ChangedMeanwhile, what, "nothing to do if it passes; else find out what writes it").temporary()
+}
+
+/// That somebody's lease is another's now, who did not give it back.
+fn taken_over(over: &TakenOver) -> AuditEntry {
+    let TakenOver { lease, why } = over;
+    let who = lease.who.as_ref().unwrap_or(&lease.holder);
+    let how = match why {
+        WhyTakenOver::RanOut => "ran out",
+        WhyTakenOver::TooLong => "is longer than any, with its end",
+        WhyTakenOver::Seized => "was to end",
+    };
+    let more = format!("the lease of {who}, which {how} at {:.0}", lease.until);
+    AuditEntry::new(AuditEvent::Done, "take-over").more(more)
+}
+
+/// A clock is wrong by years, or somebody wrote the record by hand.
+fn lease_too_long(lease: &Lease) -> Fault {
+    let who = lease.who.as_ref().unwrap_or(&lease.holder);
+    let what = format!("the lease of {who} ends at {:.0}: none is so long, and it is taken over", lease.until);
+    Fault::new(Class::State, what, "set the clock of that machine, or of this one: one of them is far wrong")
+        .temporary()
 }
 
 /// Names this process: who it is is told by the audit log, by STS.

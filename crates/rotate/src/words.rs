@@ -31,16 +31,27 @@ fn is_plain_region(region: &str) -> bool {
 pub struct Names {
     /// `relaykey-rotate`, with the options that whoever pastes it needs.
     pub us: String,
-    /// `aws`, with its profile.
+    /// `aws`, with its profile and address.
     pub aws: String,
     /// The IAM user.
     pub user: String,
     /// The first place: `secret "SESSendSecret"`.
     pub store: String,
-    /// What `aws secretsmanager` has to be told of it: its id, its region.
-    pub secret: String,
+    /// Every place that is published in, the first one first.
+    pub places: Vec<(KeyPlace, AwsCommand)>,
     /// `table "relaykey"`.
     pub fleet: String,
+}
+
+/// How `aws` is called for one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsCommand {
+    /// `aws`, with the profile and the address that lead there.
+    pub aws: String,
+    /// Of the secret or parameter.
+    pub name: String,
+    /// Its region, as an option with a blank in front; empty where nothing says it.
+    pub region: String,
 }
 
 impl Default for Names {
@@ -51,7 +62,7 @@ impl Default for Names {
             aws: "aws".into(),
             user: "ses-smtp".into(),
             store: "secret \"SESSendSecret\"".into(),
-            secret: "--secret-id SESSendSecret".into(),
+            places: Vec::new(),
             fleet: "table \"relaykey\"".into(),
         }
     }
@@ -74,6 +85,32 @@ pub fn called() -> String {
 }
 
 impl Names {
+    /// How `aws` is called for this place.
+    fn at(&self, place: &KeyPlace) -> AwsCommand {
+        let known = self.places.iter().find(|(known, _)| known == place).map(|(_, called)| called.clone());
+        known.unwrap_or_else(|| AwsCommand {
+            aws: self.aws.clone(),
+            name: quoted(&place.name),
+            region: place.region.as_ref().map_or_else(String::new, |region| format!(" --region {}", quoted(region))),
+        })
+    }
+
+    /// A command about the secret of this part.
+    fn secrets_manager(&self, command: &str, part: &Part) -> String {
+        let AwsCommand { aws, name, region } = match part {
+            Part::Further(place) => self.at(place),
+            Part::Keys | Part::Store | Part::Fleet => {
+                let first = self.places.first().map(|(_, called)| called.clone());
+                first.unwrap_or_else(|| AwsCommand {
+                    aws: self.aws.clone(),
+                    name: "SESSendSecret".into(),
+                    region: String::new(),
+                })
+            }
+        };
+        format!("{aws} secretsmanager {command} --secret-id {name}{region}")
+    }
+
     /// The command that deactivates a key: it can be undone.
     fn deactivate(&self, key: &KeyId) -> String {
         format!(
@@ -120,6 +157,8 @@ impl Refusal {
             RegionRefused { .. } => "region-refused",
             TwoLiveKeys { .. } => "two-live-keys",
             UnexplainedKey { .. } => "unexplained-key",
+            NotListed { .. } => "not-listed",
+            OurClock { .. } => "our-clock",
             NotDead { .. } => "not-dead",
             LabelMoved { .. } | LabelElsewhere { .. } => "label-moved",
             PendingForeign { .. } => "pending-foreign",
@@ -158,6 +197,9 @@ impl Refusal {
                 format!("{key} was deactivated and is active again: whoever did that needs it, and its time began anew")
             }
             NoHosts => "no host has reported yet".into(),
+            RosterOpen { heard, expect: None, lost: lost @ 1.., .. } => {
+                format!("what was known of {lost} hosts is gone from the registry; {heard} hosts reported so far")
+            }
             RosterOpen { heard, expect: None, .. } => {
                 format!("nobody has said how many hosts there are; {heard} reported so far")
             }
@@ -214,6 +256,12 @@ impl Refusal {
                     KnownUse::NotKnown => "whether something uses it is not known".to_owned(),
                 };
                 format!("nobody knows what {key} is for, as this program did not make it; {known}")
+            }
+            NotListed { key, .. } => {
+                format!("IAM does not list {key}, which was made just now: its list is late, or somebody deleted it")
+            }
+            OurClock { behind } => {
+                format!("the clock of this machine is {} minutes behind that of AWS", behind.as_mins())
             }
             NotDead { key } => format!("{key} is deactivated and still logs in"),
             LabelElsewhere { place, label, version, .. } => {
@@ -420,16 +468,25 @@ impl Refusal {
                     "leave it alone, as mail may depend on it: `{us} check` says what cannot be seen; look again in a day"
                 )
             }
+            NotListed { until, .. } => {
+                format!("nothing: at {until:.0} it is known; another key is published then if this one is gone")
+            }
+            OurClock { .. } => "set the clock of this machine; it needs time synchronisation".into(),
             NotDead { key } => {
                 format!("`{us} history` says which endpoint takes it; ask AWS why {key} still works")
             }
-            LabelElsewhere { place, label, current, .. } => {
-                let region = place.region.as_ref().map_or_else(String::new, |region| format!(" --region {region}"));
-                let aws = &names.aws;
-                let name = &place.name;
-                format!(
-                    "`{aws} ssm label-parameter-version --name {name} --parameter-version {current} --labels {label}{region}`"
-                )
+            LabelElsewhere { place, label, version, current } => {
+                let AwsCommand { aws, name, region } = names.at(place);
+                let label = quoted(label);
+                match place.kind {
+                    StoreKind::ParameterStore => format!(
+                        "`{aws} ssm label-parameter-version --name {name} --parameter-version {current} --labels {label}{region}`"
+                    ),
+                    StoreKind::SecretsManager => format!(
+                        "`{aws} secretsmanager update-secret-version-stage --secret-id {name} --version-stage {label} \
+                         --remove-from-version-id {version} --move-to-version-id {current}{region}`"
+                    ),
+                }
             }
             LabelMoved { kind: StoreKind::ParameterStore, .. } => {
                 format!("put the login there again that was published last: `{us} history` names its key")
@@ -453,9 +510,8 @@ impl Refusal {
             }
             ReplicaBehind { failed: false, .. } => "nothing: it goes on by itself".into(),
             ReplicaBehind { of, region, failed: true } => format!(
-                "`{} secretsmanager describe-secret {}` says why; mend that, and replicate the secret to {region} again",
-                names.aws,
-                of.secret()
+                "`{}` says why; mend that, and replicate the secret to {region} again",
+                names.secrets_manager("describe-secret", of)
             ),
             NotEverywhere { why: AtPlace::Behind, .. } => {
                 format!("nothing: it goes on by itself; if it stays, `{us} history` says what failed")
@@ -492,14 +548,17 @@ impl Refusal {
             ),
             AccessDenied { .. } => format!("attach what `{us} policy --for controller` prints"),
             UserMissing => "correct `iam_user` in rotate.toml, or the account that [aws] leads to".into(),
-            WrongUser { user, .. } => format!(
-                "in rotate.toml, set `iam_user = {:?}`, or let [aws] lead to the account that it was; to rotate another user's keys \
-                 from now on, delete the control record: what it held is learned anew, and the roster is sealed again",
+            WrongUser { user, is } => format!(
+                "in rotate.toml, set `iam_user = {:?}`, or let [aws] lead to the account that it was; to rotate the keys of {:?} from \
+                 now on, `{us} user accept {}`: those of {:?} are left as they are, and the roster is sealed again",
+                user.name,
+                is.name,
+                quoted(&is.name),
                 user.name
             ),
             NotFound { .. } => "correct the name, the region or the account in rotate.toml".into(),
             SecretDeleting { part } => {
-                format!("`{} secretsmanager restore-secret {}`", names.aws, part.secret())
+                format!("`{}`", names.secrets_manager("restore-secret", part))
             }
             RevokedKeyPublished { .. } => format!("`{us} run` publishes another one"),
             WouldCut { host: Some(host), .. } => format!("on {host}, `relaykey sync`"),
@@ -516,19 +575,6 @@ impl Part {
             Part::Store => names.store,
             Part::Further(place) => place.to_string(),
             Part::Fleet => format!("the hosts' reports in {}", names.fleet),
-        }
-    }
-}
-
-impl Part {
-    /// What `aws secretsmanager` has to be told of it.
-    fn secret(&self) -> String {
-        match self {
-            Part::Further(place) => {
-                let region = place.region.as_ref().map_or_else(String::new, |region| format!(" --region {region}"));
-                format!("--secret-id {}{region}", place.name)
-            }
-            Part::Keys | Part::Store | Part::Fleet => names().secret,
         }
     }
 }

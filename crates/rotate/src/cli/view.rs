@@ -129,6 +129,7 @@ pub fn is_complete(look: &Look, delete: DeleteOld) -> bool {
     let begun = record.want.is_some() || facts.unstored.is_some() || pending || record.creating_now(look.now).is_some();
     let published = record.published.as_ref();
     let lives = published.is_some_and(|published| facts.status(&published.key) == Some(KeyStatus::Active));
+    let lives = lives && published.is_none_or(|published| record.unlisted(&published.key).is_none());
     let lives = lives && retire::published_is_current(facts) && retire::further_stops(facts).is_empty();
     let cut_off = !record.trouble.is_empty() || facts.fleet.iter().any(|host| host.took_back.is_some());
     lives && old_is_gone(look, delete) && !begun && !cut_off

@@ -107,7 +107,7 @@ impl Parameters {
     }
 
     async fn put_entry(&self, write: &EntryWrite) -> Result<(), CallFailed> {
-        let name = write.name.replace('=', "_principal_");
+        let name = write.name.replace('=', "_principal_").replace('!', "_own_");
         self.put(&format!("{}/{name}", self.own("registry")), json(&write.after)).await.map(|_| ())
     }
 
@@ -122,7 +122,7 @@ impl Parameters {
     pub async fn read(&self) -> Result<Read, CallFailed> {
         let mut read = Read::default();
         for one in self.below(&self.own("registry"), ENTRIES).await? {
-            let name = last(&one).replace("_principal_", "=");
+            let name = last(&one).replace("_principal_", "=").replace("_own_", "!");
             let text = one.value.clone().unwrap_or_default();
             let entry = ours(&text, &format!("the entry of {name:?} in the registry below {:?}", self.path))?;
             read.entries.insert(name, Known { entry, text });

@@ -506,7 +506,7 @@ impl World {
             let making = (*making)?;
             let at = making_at(slot, making.running, self.pending_long);
             let until = if making.running { NOW + mins(3) } else { at + mins(5) };
-            Some(Creating { at, until, key: key(making.key) })
+            Some(Creating { at, until, key: key(making.key), before: None })
         };
         let names = (0..HOSTS).filter(|j| bit(rec.names, *j as i8)).map(host_name).collect();
         let lease = (rec.holder > 0).then(|| Lease {

@@ -19,7 +19,10 @@ pub(super) fn rule_5(look: &RuleInput, refusals: &mut Vec<Refusal>) -> Option<Tu
     let publishes = look.facts.store.kind == StoreKind::ParameterStore || look.current.is_none();
     let put = || act(Action::Put { key: key.clone(), publishes }, Reason::NotStored(key.clone()));
     if !publishes {
-        return put();
+        // Staged by somebody else since the key was made: a put would take the label off theirs. The rules of AWSPENDING say what
+        // becomes of it (6 to 6b), and the key is held for as long as the lease goes on.
+        let theirs = look.pending.is_some_and(|pending| pending.key() != Some(key));
+        return if theirs { None } else { put() };
     }
     if let Some(refusal) = first_in_the_way(look) {
         refusals.push(refusal);

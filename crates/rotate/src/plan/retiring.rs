@@ -20,6 +20,8 @@ fn stops(look: &RuleInput, old: &Key) -> Vec<Refusal> {
     if let Some(key) = look.deactivated_by_hand() {
         stops.push(Refusal::DeactivatedByHand { key: key.clone() });
     }
+    stops.extend(look.not_listed());
+    stops.extend(look.our_clock());
     stops
 }
 

@@ -114,7 +114,7 @@ fn a_key_of_ours_that_a_host_reports_in_use_is_no_leftover() {
     facts.keys[0].status = KeyStatus::Active;
     facts.record.deactivated.clear();
     let (at, until) = (facts.keys[0].created, facts.keys[0].created + SignedDuration::from_mins(5));
-    facts.record.creating = vec![crate::record::Creating { at, until, key: Some(KeyId::new("OLD")) }];
+    facts.record.creating = vec![crate::record::Creating { at, until, key: Some(KeyId::new("OLD")), before: None }];
     facts.fleet = vec![crate::facts::Host::never_heard(HostName::new("mx1"))];
     let cleared = Action::Deactivate { key: KeyId::new("OLD"), why: WhyGone::Leftover };
     assert_eq!(plan(&facts, &policy(), now()).action, Some(cleared));
@@ -179,8 +179,9 @@ fn every_refusal_has_words_and_a_fix() {
     }
     classes.sort_unstable();
     classes.dedup();
-    // As many as the contract has, those of what is not there, gives no answer, or follows late, and those of several places.
-    assert_eq!(classes.len(), 49);
+    // As many as the contract has, those of what is not there, gives no answer, or follows late, and those of several places; and
+    // what IAM does not list, and our own clock.
+    assert_eq!(classes.len(), 51);
 }
 
 /// By a person, by a host's word, or by the label: the next looks do not deactivate it again, as if nothing had been.
@@ -303,7 +304,7 @@ fn a_canary_that_is_waited_for_is_named() {
     pending.labels.push("canary".into());
     facts.store.versions.push(pending);
     let until = now() - days(1);
-    let made = crate::record::Creating { at: until, until, key: Some(KeyId::new("NEXT")) };
+    let made = crate::record::Creating { at: until, until, key: Some(KeyId::new("NEXT")), before: None };
     facts.record.creating = vec![made];
     let login = |endpoint: &String| crate::facts::Login {
         key: KeyId::new("NEXT"),
@@ -339,8 +340,9 @@ fn a_key_that_was_made_just_now_is_there_although_iam_does_not_list_it() {
     let mut facts = facts();
     facts.record.old = None;
     facts.keys.remove(0);
-    facts.record.creating = vec![Creating { at: now(), until: now() + LISTED_LATE * 2, key: Some(new.clone()) }];
-    facts.record.made = vec![Made { key: new.clone(), at: now() }];
+    facts.record.creating =
+        vec![Creating { at: now(), until: now() + LISTED_LATE * 2, key: Some(new.clone()), before: None }];
+    facts.record.made = vec![Made { key: new.clone(), at: now(), unlisted: false }];
     facts.record.lease.as_mut().unwrap().until = now() + LISTED_LATE * 2;
     facts.unstored = Some(new.clone());
     let at = |now| {
@@ -429,7 +431,7 @@ fn no_answer_is_not_called_a_refusal() {
     facts.record.old = None;
     facts.keys = vec![key("NEW", KeyStatus::Active), key("NEXT", KeyStatus::Active)];
     let until = now() + SignedDuration::from_mins(5);
-    facts.record.creating.push(crate::record::Creating { at: now(), until, key: Some(next.clone()) });
+    facts.record.creating.push(crate::record::Creating { at: now(), until, key: Some(next.clone()), before: None });
     facts.store.versions.push(Version { created: now(), ..version("v3", "NEXT", PENDING) });
     let endpoint = policy().endpoints.remove(0);
     let reason = |reply| {
@@ -461,7 +463,7 @@ fn pending_in_three_places() -> Facts {
     facts.record.old = None;
     facts.keys = vec![key("NEW", KeyStatus::Active), key("NEXT", KeyStatus::Active)];
     let until = now() + SignedDuration::from_mins(5);
-    facts.record.creating.push(crate::record::Creating { at: now(), until, key: Some(next.clone()) });
+    facts.record.creating.push(crate::record::Creating { at: now(), until, key: Some(next.clone()), before: None });
     facts.store.versions.push(Version { created: now(), ..version("v3", "NEXT", PENDING) });
     let endpoint = policy().endpoints.remove(0);
     facts.logins = vec![crate::facts::Login { key: next, endpoint, reply: LoginReply::Accepted, at: now() }];
@@ -765,7 +767,7 @@ fn while_a_place_cannot_be_read_no_key_is_made_published_or_retired() {
     leftover.record.old = None;
     leftover.keys = vec![key("NEW", KeyStatus::Active), key("NEXT", KeyStatus::Active)];
     let (at, until) = (now() - days(2), now() - days(2) + SignedDuration::from_mins(5));
-    leftover.record.creating.push(crate::record::Creating { at, until, key: Some(KeyId::new("NEXT")) });
+    leftover.record.creating.push(crate::record::Creating { at, until, key: Some(KeyId::new("NEXT")), before: None });
     assert!(matches!(plan(&leftover, &policy(), now()).action, Some(Action::Deactivate { .. })));
     leftover.gaps = vec![unseen("b")];
     assert_eq!(plan(&leftover, &policy(), now()).action, None);
@@ -842,6 +844,7 @@ fn a_label_of_a_parameter_that_is_not_on_the_published_key_keeps_the_old_one_ali
     let mut facts = facts();
     facts.keys[0].status = KeyStatus::Active;
     facts.further = vec![further("c", StoreKind::ParameterStore, "NEW")];
+    facts.further[0].place.kind = StoreKind::ParameterStore;
     facts.further[0].store.versions.insert(0, version("f0", "OLD", "prod"));
     let told = |facts: &Facts| {
         let stops = crate::retire::stops(facts, &facts.keys[0], now());
@@ -905,7 +908,7 @@ fn a_key_that_is_listed_as_active_after_it_was_deactivated_is_left_alone() {
     (facts.record.old, facts.record.intention) = (None, None);
     facts.store.versions.remove(0);
     let (at, until) = (facts.keys[0].created, facts.keys[0].created + minutes(5));
-    facts.record.creating = vec![crate::record::Creating { at, until, key: Some(old.clone()) }];
+    facts.record.creating = vec![crate::record::Creating { at, until, key: Some(old.clone()), before: None }];
     let decision = plan(&facts, &policy(), now());
     assert_eq!((decision.action.clone(), classes(&decision)), (None, vec!["unexplained-key"]));
     facts.record.switched_on.clear();
@@ -923,4 +926,110 @@ fn an_inactive_key_that_a_host_names_is_named_and_not_called_inactive() {
     let told = Refusal::UnexplainedKey { key: KeyId::new("OLD"), used };
     let decision = plan(&facts, &policy(), now());
     assert!(decision.refusals.contains(&told), "{decision:?}");
+}
+
+/// The same of a secret: no promotion moves a label of somebody's own.
+#[test]
+fn a_label_of_a_secret_that_is_not_on_the_published_key_keeps_the_old_one_alive() {
+    let mut facts = facts();
+    facts.keys[0].status = KeyStatus::Active;
+    facts.store.versions[0].labels.push("prod".into());
+    let told = |facts: &Facts| {
+        let stops = crate::retire::stops(facts, &facts.keys[0], now());
+        stops.into_iter().filter(|stop| matches!(stop, Refusal::LabelElsewhere { .. })).collect::<Vec<_>>()
+    };
+    assert_eq!(told(&facts), [], "nobody reads by it");
+    let host = crate::facts::Host::never_heard(HostName::new("mx1"));
+    facts.fleet = vec![crate::facts::Host { watches: vec!["prod".into(), PENDING.into()], ..host }];
+    let stops = told(&facts);
+    let fix = "`aws secretsmanager update-secret-version-stage --secret-id a --version-stage prod --remove-from-version-id v1 \
+               --move-to-version-id v2`";
+    assert_eq!((stops.len(), stops[0].class(), stops[0].fix().as_str()), (1, "label-moved", fix));
+    assert!(!crate::retire::is_complete(&facts, now()));
+    // What is tried at canary hosts is on its way.
+    facts.store.versions[0].labels = vec!["prod".into(), PENDING.into()];
+    assert_eq!(told(&facts), []);
+    facts.store.versions[0].labels.clear();
+    facts.store.versions[1].labels.push("prod".into());
+    assert_eq!(told(&facts), []);
+}
+
+/// The new key is held meanwhile: what somebody stages keeps its label.
+#[test]
+fn a_put_takes_no_label_off_what_somebody_staged_since() {
+    let mut facts = facts();
+    let new = KeyId::new("MADE");
+    facts.record.old = None;
+    facts.keys = vec![key("NEW", KeyStatus::Active), key("MADE", KeyStatus::Active)];
+    let until = now() + SignedDuration::from_mins(5);
+    facts.record.creating = vec![crate::record::Creating { at: now(), until, key: Some(new.clone()), before: None }];
+    facts.unstored = Some(new.clone());
+    let put = Some(Action::Put { key: new, publishes: false });
+    assert_eq!(plan(&facts, &policy(), now()).action, put);
+    facts.store.versions.push(Version { value: Value::Unreadable, ..version("v9", "", PENDING) });
+    let decision = plan(&facts, &policy(), now());
+    assert_eq!((decision.action.clone(), classes(&decision)), (None, vec!["pending-foreign"]));
+    // Nobody answered our own put: it is made again, under its token.
+    facts.store.versions[2] = version("v9", "MADE", PENDING);
+    assert_eq!(plan(&facts, &policy(), now()).action, put);
+}
+
+/// Everybody has moved, all clocks are over, and the intention stands.
+fn about_to_go() -> Facts {
+    let mut facts = facts();
+    let until = now() + days(60);
+    let waiver = Some(crate::facts::Waiver { reason: "on its way out".into(), by: "anna".into(), until });
+    facts.fleet = vec![crate::facts::Host { waiver, ..crate::facts::Host::never_heard(HostName::new("mx1")) }];
+    facts.record.roster.sealed_at = Some(now() - days(30));
+    facts.record.complete_at = Some(now() - days(15));
+    let (old, at) = (KeyId::new("OLD"), now() - days(2));
+    facts.record.intention = Some(crate::record::Intention { key: old, at, logged_in: true });
+    facts.record.deactivated.clear();
+    facts.keys[0].status = KeyStatus::Active;
+    facts
+}
+
+/// A person may have deleted it a moment after it was published: then the old one is all that hosts have.
+#[test]
+fn no_key_dies_while_iam_does_not_list_the_published_one() {
+    use crate::policy::LISTED_LATE;
+    use crate::record::{Made, take_in};
+    let mut facts = about_to_go();
+    let old = KeyId::new("OLD");
+    let gone = Some(Action::Deactivate { key: old, why: WhyGone::Retired });
+    assert_eq!(plan(&facts, &policy(), now()).action, gone);
+    let new = KeyId::new("NEW");
+    facts.record.made = vec![Made { key: new.clone(), at: now(), unlisted: false }];
+    let listed = facts.clone();
+    facts.keys.pop();
+    take_in(&mut facts, &policy(), now());
+    let decision = plan(&facts, &policy(), now());
+    let told = Refusal::NotListed { key: new.clone(), until: now() + LISTED_LATE };
+    assert!(decision.action.is_none() && decision.refusals.contains(&told), "{decision:?}");
+    assert_eq!(facts.record.unlisted(&new), Some(now() + LISTED_LATE));
+    // It is listed: nothing is said of it.
+    facts = Facts { record: facts.record, ..listed };
+    take_in(&mut facts, &policy(), now());
+    assert_eq!(facts.record.unlisted(&new), None);
+}
+
+/// By a clock that is behind nobody can tell what was before and what after: that is said, and no other use of the key.
+#[test]
+fn a_clock_that_is_behind_that_of_aws_is_told_and_no_key_dies() {
+    let minutes = SignedDuration::from_mins;
+    let used = |at| {
+        let mut facts = about_to_go();
+        facts.keys[0].last_used = LastUsed::At { at, service: "ses".into(), region: "eu-west-1".into() };
+        let decision = plan(&facts, &policy(), now());
+        (decision.action.is_some(), classes(&decision))
+    };
+    assert_eq!(used(now() - days(16)), (true, vec![]));
+    assert_eq!(used(now() - days(1)), (false, vec!["old-key-used"]));
+    assert_eq!(used(now() + minutes(8)), (false, vec!["our-clock"]));
+    // What AWS made later than now says it too.
+    let mut facts = about_to_go();
+    facts.store.versions[1].created = now() + minutes(3);
+    assert_eq!(classes(&plan(&facts, &policy(), now())), ["our-clock"]);
+    facts.store.versions[1].created = now() + minutes(1);
+    assert_eq!(classes(&plan(&facts, &policy(), now())), [""; 0]);
 }

@@ -18,6 +18,10 @@ fn key(id: &KeyId, status: KeyStatus) -> crate::facts::Key {
     crate::facts::Key { id: id.clone(), status, created: now(), last_used: crate::facts::LastUsed::Never }
 }
 
+fn created(at: Timestamp) -> crate::facts::Key {
+    crate::facts::Key { created: at, ..key(&KeyId::new("AKIAIOSFODNN7EXAMPLE"), KeyStatus::Active) }
+}
+
 /// These keys, and an empty store.
 fn facts(keys: Vec<crate::facts::Key>, record: &ControlRecord) -> Facts {
     Facts {
@@ -195,7 +199,7 @@ fn a_create_that_nobody_answered_may_arrive_for_a_minute_however_often_is_looked
         record.take("a", None, &policy(), now() + mins(minute)).unwrap();
         assert_eq!(record.creating[0].until, lease, "after {minute} min");
     }
-    assert!(record.creating_now(now() + mins(2)).is_none() && !record.creating[0].fits(now() + mins(2)));
+    assert!(record.creating_now(now() + mins(2)).is_none() && !record.creating[0].fits(&created(now() + mins(2))));
     // A key that is held is renewed with the lease.
     let key = KeyId::new("AKIAIOSFODNN7EXAMPLE");
     let mut made = record.clone();
@@ -209,7 +213,8 @@ fn a_create_that_nobody_answered_may_arrive_for_a_minute_however_often_is_looked
     record.begin(&Action::Create, None, now());
     record.done(&Action::Create, &Outcome::Unknown, &facts(Vec::new(), &record), &policy(), now());
     assert_eq!(record.creating[0].until, now() + mins(1));
-    assert!(record.creating[0].fits(now() + mins(1)) && !record.creating[0].fits(now() + mins(2)));
+    assert!(record.creating[0].fits(&created(now() + mins(1))));
+    assert!(!record.creating[0].fits(&created(now() + mins(2))));
 }
 
 /// What a person switches off after that is theirs: nobody brings it back, and nobody deletes it.
@@ -403,7 +408,7 @@ fn a_key_that_was_made_is_kept_for_as_long_as_the_lease() {
     record.take("a", None, &policy(), now()).unwrap();
     record.begin(&Action::Create, None, now());
     record.done(&Action::Create, &Outcome::Created(key.clone()), &facts(Vec::new(), &record), &policy(), now());
-    assert_eq!(record.creating, [Creating { at: now(), until: now() + mins(5), key: Some(key) }]);
+    assert_eq!(record.creating, [Creating { at: now(), until: now() + mins(5), key: Some(key), before: None }]);
 }
 
 fn version(id: &str, key: &str, label: &str) -> crate::facts::Version {
@@ -478,7 +483,8 @@ fn a_key_is_gone_when_it_was_not_listed_for_ten_minutes() {
     let mut record = ControlRecord::new("ses");
     (record.old, record.revoked) = (Some(old.clone()), Vec::new());
     record.deactivated = vec![Deactivated { key: old.clone(), at: now() - mins(90), unanswered: false }];
-    record.creating = vec![Creating { at: now() - mins(900), until: now() - mins(895), key: Some(KeyId::new("LEFT")) }];
+    record.creating =
+        vec![Creating { at: now() - mins(900), until: now() - mins(895), key: Some(KeyId::new("LEFT")), before: None }];
     let seen = |record: &ControlRecord, ids: &[&str], minutes| {
         let keys = ids.iter().map(|id| key(&KeyId::new(*id), KeyStatus::Inactive)).collect();
         look(&facts(keys, record), &policy(), now() + mins(minutes))
@@ -548,7 +554,8 @@ fn a_roster_that_was_sealed_with_fewer_than_are_expected_now_is_open_again() {
     let raised = with(seen(&two, &["mx1", "mx2"], 3));
     assert_eq!(raised.roster.sealed_at, None);
     let told = retire::fleet_stops(&with_fleet(&raised, fleet(&["mx1", "mx2"])), None, now());
-    let open = crate::refusal::Refusal::RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: Some(2) };
+    let open =
+        crate::refusal::Refusal::RosterOpen { heard: 2, counted: 2, expect: Some(3), sealed_with: Some(2), lost: 0 };
     assert!(told.contains(&open), "{told:?}");
     // The third one is there; or the number is put right; or a person says that there are two.
     assert_eq!(seen(&raised, &["mx1", "mx2", "mx3"], 3).sealed_with, Some(3));
@@ -594,4 +601,141 @@ fn the_keys_of_another_user_change_nothing() {
     let mut first = with_two_keys(&ControlRecord::new("ses"));
     first.keys.clear();
     assert_eq!(look(&first, &policy(), now()).user, None);
+}
+
+/// Two releases look after one credential for a while: the earlier one takes nothing away from the later one.
+#[test]
+fn what_a_later_release_wrote_stays_in_what_is_written_over_it() {
+    let mut record = serde_json::to_value(ControlRecord::new("ses")).unwrap();
+    record["held_for_audit"] = serde_json::json!({"key": "OLD"});
+    record["roster"]["counted_by"] = "site".into();
+    let read: ControlRecord = serde_json::from_value(record.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), record);
+    let entry = serde_json::json!({"listed": true, "removed": false, "shared": false, "site": "b"});
+    let read: crate::hosts::RegistryEntry = serde_json::from_value(entry.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), entry);
+    let kept = serde_json::json!({"rev": 3, "head": {"seq": 0, "hash": ""}, "record": record, "sealed": true});
+    let read: crate::hosts::Kept = serde_json::from_value(kept.clone()).unwrap();
+    assert_eq!(serde_json::to_value(&read).unwrap(), kept);
+}
+
+/// Whoever wrote it had a clock that is far wrong, or wrote it by hand.
+#[test]
+fn a_lease_that_is_longer_than_any_holds_nobody_up() {
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    let believed = now() + policy().lease + CLOCKS_APART;
+    record.lease.as_mut().unwrap().until = believed;
+    assert!(record.take("b", None, &policy(), now()).is_err());
+    record.lease.as_mut().unwrap().until = believed + SignedDuration::from_secs(1);
+    let over = record.take("b", None, &policy(), now()).unwrap().expect("it is taken over");
+    assert_eq!((over.why, over.lease.holder.as_str(), record.fence), (WhyTakenOver::TooLong, "a", 2));
+    // One that ran out is told too; one's own is not.
+    let over = record.take("c", None, &policy(), now() + mins(5)).unwrap().expect("it is taken over");
+    assert_eq!((over.why, over.lease.holder.as_str()), (WhyTakenOver::RanOut, "b"));
+    assert_eq!(record.take("c", None, &policy(), now() + mins(60)), Ok(None));
+}
+
+/// Its clock may be behind ours by as much as AWS allows: what was there before is known by its id.
+#[test]
+fn a_key_is_known_as_made_by_us_although_iams_clock_is_behind() {
+    let mut record = ControlRecord::new("ses");
+    let (before, new) = (KeyId::new("BEFORE"), KeyId::new("MADE"));
+    record.begin(&Action::Create, None, now());
+    record.saw(&[key(&before, KeyStatus::Active)]);
+    let of = |id: &KeyId, at| crate::facts::Key { created: at, ..key(id, KeyStatus::Active) };
+    let creating = &record.creating[0];
+    assert!(creating.fits(&of(&new, now() - mins(4))) && !creating.fits(&of(&before, now() - mins(4))));
+    assert!(!creating.fits(&of(&new, now() - mins(6))) && !creating.fits(&of(&new, now() + mins(2))));
+    // As an earlier release began it.
+    let earlier = Creating { before: None, ..creating.clone() };
+    assert!(!earlier.fits(&of(&new, now() - mins(4))));
+}
+
+/// It is a leftover at once, and nobody waits for it.
+#[test]
+fn a_key_that_ses_refused_is_not_being_made_any_more() {
+    let new = KeyId::new("MADE");
+    let made = || {
+        let mut record = ControlRecord::new("ses");
+        record.take("a", None, &policy(), now()).unwrap();
+        record.begin(&Action::Create, None, now());
+        record.done(
+            &Action::Create,
+            &Outcome::Created(new.clone()),
+            &facts(Vec::new(), &record.clone()),
+            &policy(),
+            now(),
+        );
+        assert!(record.creating_now(now()).is_some());
+        record
+    };
+    let off = Action::TakeOff { version: VersionId::new("v3"), refused: Some(new.clone()) };
+    for given_up in [off, Action::Forget { key: new.clone(), refused: true }] {
+        let mut record = made();
+        record.done(&given_up, &Outcome::Done, &facts(Vec::new(), &record.clone()), &policy(), now());
+        assert_eq!(record.creating_now(now()), None, "{given_up:?}");
+    }
+    // Taken off for another reason, it may be put again.
+    let mut record = made();
+    let off = Action::TakeOff { version: VersionId::new("v3"), refused: None };
+    record.done(&off, &Outcome::Done, &facts(Vec::new(), &record.clone()), &policy(), now());
+    assert!(record.creating_now(now()).is_some());
+}
+
+/// Entries and lists hold the same names: who stood in both is not known any more.
+#[test]
+fn a_roster_whose_registry_is_gone_is_sealed_no_longer() {
+    let size = |entries, lists| RegistrySize { entries, lists };
+    let sealed = || {
+        let registry = Some(size(3, 2));
+        Roster { expect: Some(3), sealed_at: Some(now()), sealed_with: Some(3), registry, ..Roster::default() }
+    };
+    let stands = |registry| {
+        let mut roster = sealed();
+        roster.sees(registry);
+        (roster.sealed_at.is_some(), roster.lost)
+    };
+    assert_eq!(stands(size(3, 2)), (true, None));
+    assert_eq!(stands(size(4, 2)), (true, None));
+    assert_eq!(stands(size(2, 2)), (true, None), "the lists know who it was");
+    assert_eq!(stands(size(3, 1)), (true, None), "the entries know who it was");
+    assert_eq!(stands(size(2, 1)), (false, Some(1)));
+    assert_eq!(stands(size(0, 0)), (false, Some(3)));
+    // A number of the configuration was about all of them: it does not seal what is left.
+    let mut record = ControlRecord { roster: sealed(), ..ControlRecord::new("ses") };
+    record.roster.sees(size(0, 0));
+    let expects = Policy { expected_hosts: 1, ..policy() };
+    let seen = look(&with_fleet(&record, vec![host("mx1")]), &expects, now());
+    assert_eq!(seen.roster.sealed_at, None);
+    let told = retire::fleet_stops(&with_fleet(&seen, vec![host("mx1")]), None, now());
+    let open = |refusal: &crate::refusal::Refusal| {
+        matches!(refusal, crate::refusal::Refusal::RosterOpen { lost: 3, expect: None, .. })
+    };
+    assert!(told.iter().any(open), "{told:?}");
+}
+
+/// A person's word: what is known of the other user's keys is forgotten, and who the hosts are is not.
+#[test]
+fn another_user_is_accepted_with_the_hosts_and_without_the_keys() {
+    let user = |name: &str| IamUser { name: name.into(), account: None };
+    let mut record = ControlRecord::new("ses");
+    record.take("a", None, &policy(), now()).unwrap();
+    record.user = Some(user("ses-smtp"));
+    record.old = Some(KeyId::new("OLD"));
+    record.deactivated = vec![Deactivated { key: KeyId::new("OLD"), at: now(), unanswered: false }];
+    record.roster.names = vec![HostName::new("mx1")];
+    record.roster.sealed_at = Some(now());
+    let before = record.clone();
+    record.accept_user(user("ses-other"));
+    let roster = Roster { names: before.roster.names.clone(), ..Roster::default() };
+    let expected = ControlRecord {
+        user: Some(user("ses-other")),
+        is_first: true,
+        fence: before.fence,
+        lease: before.lease,
+        roster,
+        ..ControlRecord::new("ses")
+    };
+    assert_eq!(record, expected);
 }

@@ -9,7 +9,7 @@ use relaykey_core::fault::{Class, Fault};
 use super::{Controller, TRIES, contended};
 use crate::audit::{AuditEntry, AuditEvent};
 use crate::aws::{CallFailed, FailKind};
-use crate::facts::{HostName, KeyId, KeyPlace, KeyStatus, Waiver};
+use crate::facts::{HostName, IamUser, KeyId, KeyPlace, KeyStatus, Waiver};
 use crate::hosts::{EntryWrite, Kept, Read, RegistryEntry, ReportsPlace, Row, principal_entry};
 use crate::plan::{Action, Outcome};
 use crate::record::{ControlRecord, Roster, Wanted};
@@ -54,6 +54,10 @@ pub enum Ask {
     /// No host reads this place any more, given by its word ([`KeyPlace::word`]): it is looked after no longer.
     RemovePlace {
         place: String,
+    },
+    /// The keys of this IAM user, to which the configuration leads, are rotated from now on.
+    AcceptUser {
+        name: String,
     },
 }
 
@@ -106,9 +110,10 @@ impl Controller {
             Ask::Seal { expect } => {
                 let entry = AuditEntry::new(AuditEvent::Asked, "seal").more(format!("expects {expect}"));
                 self.change(entry, |record, _| {
-                    // Who stood on it and vanished is still missed.
-                    let names = std::mem::take(&mut record.roster.names);
-                    record.roster = Roster { expect: Some(expect), by: Some(by.clone()), names, ..Roster::default() };
+                    // Who registry on it and vanished is still missed.
+                    let Roster { names, registry, others, .. } = std::mem::take(&mut record.roster);
+                    let (expect, by) = (Some(expect), Some(by.clone()));
+                    record.roster = Roster { expect, by, names, registry, others, ..Roster::default() };
                     record.complete_at = None;
                     record.intention = None;
                     true
@@ -152,7 +157,29 @@ impl Controller {
             Ask::Accept { host, who } => self.accept(&host, who.as_deref()).await,
             Ask::Reactivate { key } => self.reactivate(&key).await,
             Ask::RemovePlace { place } => self.remove_place(&place).await,
+            Ask::AcceptUser { name } => self.accept_user(&name).await,
         }
+    }
+
+    /// What is known of the keys of the user before is forgotten: they are left as they are.
+    async fn accept_user(&mut self, name: &str) -> Result<Answer, Fault> {
+        let is = IamUser { name: self.keys.user().to_owned(), account: Some(self.caller().await?.account) };
+        if !name.eq_ignore_ascii_case(&is.name) {
+            let fix = "name that one; or set `iam_user` in rotate.toml first";
+            return Err(wrong(&format!("rotate.toml leads to IAM user {is}"), fix));
+        }
+        // One that is not there, or whose keys cannot be seen, is accepted by mistake.
+        self.keys.list().await.map_err(|failed| *failed.fault)?;
+        let known = self.kept().await?.record.user;
+        let Some(before) = known.filter(|user| user.is_another(&is)) else {
+            return Ok(Answer::WasSo);
+        };
+        let entry = AuditEntry::new(AuditEvent::Asked, "accept-user").more(format!("{is}, instead of {before}"));
+        self.change(entry, |record, _| {
+            record.accept_user(is.clone());
+            true
+        })
+        .await
     }
 
     /// A place that the configuration does not name any more leaves the rotation. What hosts have is looked at anew.
@@ -361,6 +388,7 @@ fn removed(entry: &mut RegistryEntry, now: Timestamp, reports: BTreeMap<String, 
         removed_at: Some(now),
         removed_reports: Some(reports),
         owner: entry.owner.take(),
+        others: std::mem::take(&mut entry.others),
         ..RegistryEntry::default()
     };
 }
@@ -385,7 +413,7 @@ mod tests {
         let text = serde_json::to_string(&entry).unwrap();
         let read = Read { entries: [("mx1".to_owned(), Known { entry, text })].into(), ..Read::default() };
         assert!(read.changed("mx1", |entry| entry.shared = true).after.on_roster);
-        assert_eq!(read.roster().collect::<Vec<_>>(), [HostName::new("mx1")]);
+        assert!(read.roster().iter().eq(&[HostName::new("mx1")]));
     }
 
     #[test]
@@ -399,6 +427,9 @@ mod tests {
         let read = Read { entries: entries.clone().into(), ..Read::default() };
         let names = ["mx1", "mx2", "mx3"].map(HostName::new);
         let writes = read.to_roster(&names);
+        let (lists, writes): (Vec<_>, Vec<_>) = writes.into_iter().partition(|write| write.name.starts_with('!'));
+        let listed: std::collections::BTreeSet<_> = lists.iter().flat_map(|write| &write.after.names).collect();
+        assert!(listed.into_iter().eq(&names));
         let told: Vec<_> = writes.iter().map(|w| (w.name.as_str(), w.after.on_roster, w.before.is_some())).collect();
         assert_eq!(told, [("mx2", true, true), ("mx3", true, false), ("left", false, true)]);
         assert!(writes.iter().all(|w| w.before.is_none() || w.after.owner.is_some()), "what is known else stays");

@@ -12,7 +12,7 @@ use crate::aws::{CallFailed, FailKind, Until, logins};
 use crate::facts::{CURRENT, KeyId, KeyStatus, LoginReply, Part, VersionId};
 use crate::hosts::{Kept, ReportsPlace};
 use crate::policy::DECISION_HOLDS;
-use crate::record::ControlRecord;
+use crate::record::{ControlRecord, Others};
 
 /// What a check found.
 pub struct Checked {
@@ -108,7 +108,7 @@ impl Controller {
                 ReportsPlace::Table(_) if !unseen(Part::Fleet) => {
                     // Over a record that nobody ever wrote.
                     let record = ControlRecord::new(&self.credential);
-                    let never = Kept { rev: u64::MAX, head: Head::default(), record };
+                    let never = Kept { rev: u64::MAX, head: Head::default(), record, others: Others::new() };
                     Some(right("dynamodb:PutItem", self.place.write(Some(&never), &never, None, None).await))
                 }
                 _ => None,

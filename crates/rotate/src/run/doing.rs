@@ -77,7 +77,8 @@ impl Controller {
         // Who it was that did it is in the log, where STS tells.
         let _ = self.caller().await;
         let decided = (self.hooks.now(), self.hooks.boot());
-        let (mut look, seen) = self.looked(kept.record.clone(), decided.0, true).await;
+        let (mut look, seen) = self.looked(kept.record.clone(), decided.0, Some(&mut *kept)).await;
+        look.faults.extend(self.told.take());
         for _ in 0..LOGINS_AT_ONCE {
             let Some(action @ Action::LogIn { purpose: Purpose::Verify | Purpose::ProveDead, .. }) =
                 look.decision.action.clone()
@@ -135,6 +136,9 @@ impl Controller {
         }
         if calls(action) {
             record.begin(action, token.clone(), now);
+            if *action == Action::Create {
+                record.saw(&look.facts.keys);
+            }
             if !self.keep(kept, record.clone(), Some(AuditEntry::begins(action))).await? {
                 look.faults.push(written_in_between());
                 return Ok(false);

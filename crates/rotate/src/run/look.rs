@@ -1,25 +1,34 @@
 //! One look: keys, store, hosts and our record become facts, and facts a decision. What could not be seen is a gap, with AWS's
 //! words beside it.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use relaykey_core::fault::Fault;
 
 use super::{Controller, Look};
+use crate::audit::{AuditEntry, AuditEvent};
 use crate::aws::store::Seen;
 use crate::aws::{CallFailed, FailKind, payload};
 use crate::config::Form;
 use crate::evidence;
 use crate::facts::{
-    CURRENT, Facts, Further, Gap, IamUser, KeyId, KeyPlace, PENDING, Part, Store, StoreKind, Version, VersionId,
+    CURRENT, Facts, Further, Gap, HostName, IamUser, KeyId, KeyPlace, PENDING, Part, Store, StoreKind, Version,
+    VersionId,
 };
-use crate::hosts::Read;
+use crate::hosts::{Kept, Read};
 use crate::plan::plan;
 use crate::record::{self, ControlRecord};
 
 impl Controller {
-    /// `pins`: who owns a name is remembered.
-    pub(super) async fn looked(&mut self, record: ControlRecord, now: Timestamp, pins: bool) -> (Look, Option<Seen>) {
+    /// `pins`: who owns a name, and who stands on the roster, is written; and who left it, into the audit log.
+    pub(super) async fn looked(
+        &mut self,
+        record: ControlRecord,
+        now: Timestamp,
+        pins: Option<&mut Kept>,
+    ) -> (Look, Option<Seen>) {
         let published = record.published.as_ref().map(|published| &published.key);
         let further = join_all(self.also.iter().map(|further| further.store.look(published)));
         let first = self.store.look(record.old.as_ref());
@@ -35,7 +44,9 @@ impl Controller {
         });
         let also: Vec<_> = also.collect();
         let mut read = taken(read, Part::Fleet, &mut gaps, &mut faults);
-        if let Some(read) = read.as_mut().filter(|_| pins) {
+        // Before anything is added to it.
+        let size = read.as_ref().map(Read::size).unwrap_or_default();
+        if let Some(read) = read.as_mut().filter(|_| pins.is_some()) {
             let pinned = self.place.pin(read).await;
             taken(pinned, Part::Fleet, &mut gaps, &mut faults);
         }
@@ -81,24 +92,38 @@ impl Controller {
             unstored: self.unstored.as_ref().map(|new| new.id.clone()),
             gaps,
         };
+        let mut expired = BTreeSet::new();
         if let Some(read) = &mut read {
             let partly = facts.unseen_places().next().is_some();
             let fleet = self.fleet(read, seen.as_ref(), partly, now);
             facts.fleet = fleet.hosts;
             as_the_first_place_has_it(&mut facts);
             facts.gone = fleet.gone;
+            expired = fleet.expired;
             // Reports are large, and read.
             read.rows = Vec::new();
-            let names = &mut facts.record.roster.names;
-            names.extend(read.roster());
-            names.sort();
-            names.dedup();
+            let roster = &mut facts.record.roster;
+            roster.names.extend(read.roster());
+            roster.names.sort();
+            roster.names.dedup();
+            roster.sees(size);
         }
-        let before = read.as_ref().filter(|_| pins).map(|read| (read, facts.record.clone()));
+        let before = read.as_ref().zip(pins).map(|(read, kept)| (read, kept, facts.record.clone()));
         record::take_in(&mut facts, &self.policy, now);
-        if let Some((read, before)) = before {
-            // Before anything depends on it.
-            let written = self.place.write_entries(&read.to_roster(&facts.record.roster.names)).await;
+        if let Some((read, kept, before)) = before {
+            // Before anything depends on it; and told before it is forgotten.
+            let stands: BTreeSet<&HostName> = facts.record.roster.names.iter().collect();
+            let left: Vec<HostName> = read.roster().into_iter().filter(|name| !stands.contains(name)).collect();
+            let mut written = Ok(());
+            for some in left.chunks(TOLD_AT_ONCE) {
+                if written.is_ok() {
+                    let record = kept.record.clone();
+                    written = self.write(kept, record, Some(left_entry(some, &expired)), None).await;
+                }
+            }
+            if written.is_ok() {
+                written = self.place.write_entries(&read.to_roster(&facts.record.roster.names)).await;
+            }
             if taken(written, Part::Fleet, &mut facts.gaps, &mut faults).is_none() {
                 facts.record = before;
                 record::take_in(&mut facts, &self.policy, now);
@@ -142,6 +167,20 @@ impl Controller {
             host.region_refused = host.regions.iter().find(|region| !tried.contains(region)).cloned();
         }
         fleet
+    }
+}
+
+/// A line of the audit log names so many hosts at most.
+const TOLD_AT_ONCE: usize = 50;
+
+/// That these stand on the roster no longer, without a person's word.
+fn left_entry(hosts: &[HostName], expired: &BTreeSet<HostName>) -> AuditEntry {
+    let why = |host: &HostName| if expired.contains(host) { "its lease ran out" } else { "it said so" };
+    let told: Vec<String> = hosts.iter().map(|host| format!("{host}: {}", why(host))).collect();
+    let entry = AuditEntry::new(AuditEvent::Done, "left-the-roster").more(told.join("; "));
+    match hosts {
+        [host] => entry.host(host),
+        _ => entry,
     }
 }
 

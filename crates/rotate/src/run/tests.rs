@@ -46,7 +46,7 @@ async fn a_key_is_brought_back_without_a_look_at_the_store_and_nothing_else_is_d
     let gone = Action::Deactivate { key: key.clone(), why: WhyGone::Leftover };
     for action in [&back, &gone] {
         let decided = (controller.hooks.now(), controller.hooks.boot());
-        let (mut look, _) = controller.looked(kept.record.clone(), decided.0, false).await;
+        let (mut look, _) = controller.looked(kept.record.clone(), decided.0, None).await;
         assert!(controller.act(&mut kept, action, &mut look, None, decided, &mut done).await.is_ok_and(|wrote| wrote));
     }
     assert_eq!(done, [(back, Outcome::Done), (gone, Outcome::Failed)]);

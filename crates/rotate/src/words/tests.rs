@@ -98,3 +98,35 @@ fn what_is_wrong_in_a_further_place_names_that_place() {
     let first = Refusal::SecretDeleting { part: Part::Store };
     assert!(first.fix().contains("--secret-id SESSendSecret`"), "{}", first.fix());
 }
+
+/// A place may be reached by a profile, in a region and at an address of its own.
+#[test]
+fn a_command_about_a_place_says_how_that_place_is_reached() {
+    let place = KeyPlace { kind: StoreKind::ParameterStore, ..KeyPlace::secret("/ses/a b") };
+    let called = AwsCommand {
+        aws: "aws --profile acct2 --endpoint-url https://ssm.example.com".into(),
+        name: "'/ses/a b'".into(),
+        region: " --region us-east-1".into(),
+    };
+    let first =
+        AwsCommand { aws: "aws --profile acct1".into(), name: "first".into(), region: " --region eu-west-1".into() };
+    let places = vec![(KeyPlace::secret("first"), first), (place.clone(), called)];
+    let names = Names { places, ..Names::default() };
+    assert_eq!(
+        names.secrets_manager("restore-secret", &Part::Further(place)),
+        "aws --profile acct2 --endpoint-url https://ssm.example.com secretsmanager restore-secret --secret-id '/ses/a b' \
+         --region us-east-1"
+    );
+    assert_eq!(
+        names.secrets_manager("restore-secret", &Part::Store),
+        "aws --profile acct1 secretsmanager restore-secret --secret-id first --region eu-west-1"
+    );
+}
+
+/// A refusal that only a person ends says how.
+#[test]
+fn another_user_is_accepted_by_a_command_that_is_printed() {
+    let user = |name: &str| crate::facts::IamUser { name: name.into(), account: None };
+    let fix = Refusal::WrongUser { user: user("ses-smtp"), is: user("ses other") }.fix();
+    assert!(fix.contains("`relaykey-rotate user accept 'ses other'`"), "{fix}");
+}

@@ -387,3 +387,31 @@ fn what_cannot_be_seen_is_said_once() {
     look.faults.push(Fault::new(relaykey::fault::Class::NotFound, what, "check its name"));
     assert_eq!(names(&look), 1, "AWS's own words say it");
 }
+
+/// It may be gone: nobody takes it for one that is there, and no rotation is over with it.
+#[test]
+fn a_key_that_iam_does_not_list_is_shown_as_such() {
+    let mut look = look::with(vec![look::host("mx1", "v2")]);
+    look.facts.record.old = None;
+    let made = crate::record::Made { key: KeyId::new(look::NEW), at: look::now(), unlisted: false };
+    look.facts.record.made = vec![made];
+    let line = |look: &Look| {
+        let text = text(&example(), look, None);
+        text.lines().find(|line| line.contains(look::NEW)).expect("its line").to_owned()
+    };
+    assert!(!line(&look).contains("not listed") && is_complete(&look, DeleteOld::AfterObserve));
+    look.facts.record.made[0].unlisted = true;
+    assert!(line(&look).contains("active, not listed by IAM"), "{}", line(&look));
+    assert!(!is_complete(&look, DeleteOld::AfterObserve));
+}
+
+/// It vanished from where hosts report: no line of the hosts above names it.
+#[test]
+fn a_host_that_is_missed_and_not_there_is_named_while_a_run_waits() {
+    let mut look = look::with(vec![look::host("mx1", "v2")]);
+    look.facts.record.roster.names = ["mx1", "mx2"].map(crate::facts::HostName::new).into();
+    let policy = Policy::new(vec!["email-smtp.eu-west-1.amazonaws.com:587".into()]);
+    look.decision = crate::plan::plan(&look.facts, &policy, look.now);
+    let said = progress(&look);
+    assert!(said.contains("mx2 has not confirmed") && said.contains("hosts remove mx2"), "{said}");
+}

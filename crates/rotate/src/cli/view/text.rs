@@ -1,5 +1,6 @@
 //! One look as people see it, and the pieces of such texts.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use jiff::{SignedDuration, Timestamp};
@@ -7,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::hosts::{HostView, confirmed, hosts};
 use super::{is_of_a_gap, places, seals_now};
 use crate::config::Credential;
-use crate::facts::{Key, KeyId, KeyStatus, LastUsed, PENDING, Part};
+use crate::facts::{HostName, Key, KeyId, KeyStatus, LastUsed, PENDING, Part};
 use crate::plan::Phase;
 use crate::policy::{DeleteOld, Policy};
 use crate::record::Lease;
@@ -245,7 +246,8 @@ pub fn progress(look: &Look) -> String {
     }
     // What is waited for at canary hosts is about what is not published yet: above it is not told.
     let canary = decision.phase == Phase::Canary;
-    let about_all = |refusal: &&&Refusal| canary || refusal.host().is_none();
+    let shown: BTreeSet<&HostName> = look.facts.fleet.iter().map(|host| &host.name).collect();
+    let about_all = |refusal: &&&Refusal| canary || refusal.host().is_none_or(|host| !shown.contains(host));
     for refusal in refusals(look).iter().filter(about_all) {
         out += &format!("\n{}: {}. To do: {}", refusal.class(), refusal.words(), refusal.fix());
     }
@@ -317,7 +319,8 @@ fn key_line(look: &Look, key: &Key) -> (&'static str, String) {
         LastUsed::Unknown => "last use not known".to_owned(),
         LastUsed::At { at, service, region } => format!("last used {} ({service}, {region})", stamp(*at)),
     };
-    (role, format!("{} {status}, made {}, {used}", key.id, stamp(key.created)))
+    let listed = if record.unlisted(&key.id).is_some() { ", not listed by IAM" } else { "" };
+    (role, format!("{} {status}{listed}, made {}, {used}", key.id, stamp(key.created)))
 }
 
 /// `2026-11-29 12:07:10Z`.
