@@ -9,7 +9,7 @@ use clap::Args;
 use super::order::{self, OperatorOrder};
 use super::{Exit, complain};
 use crate::control;
-use crate::credential::is_access_key_id;
+use crate::credential::is_whole_access_key_id;
 use crate::instruction::relaykey;
 use crate::rollover::Wake;
 
@@ -78,7 +78,7 @@ fn may_not_name(args: &SyncArgs, is_root: bool) -> Option<(String, String)> {
             format!("name it: {}", relaykey("sync NAME --previous ID")),
         ));
     };
-    if !is_access_key_id(id) {
+    if !is_whole_access_key_id(id) {
         let what =
             "what --previous names has not the form of an access key id, and is not repeated here: it may be a secret"
                 .into();

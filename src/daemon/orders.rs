@@ -12,7 +12,7 @@ use crate::agent;
 use crate::agent::account::SyncDocument;
 use crate::audit::By;
 use crate::control::{self, RequestRefusal};
-use crate::credential::is_access_key_id;
+use crate::credential::is_whole_access_key_id;
 use crate::instruction::relaykey;
 use crate::rollover::{Approve, Reject, Wake};
 use crate::wake::alarm::Brake;
@@ -115,7 +115,7 @@ fn may_name_earlier(id: Option<&str>, uid: u32) -> Result<(), RequestRefusal> {
     let refuse = |what: &str, fix: &str| Err(RequestRefusal { what: what.into(), fix: fix.into(), temporary: false });
     match id {
         Some(_) if uid != 0 => refuse("only root may say which key is an earlier one of a credential", "ask as root"),
-        Some(id) if !is_access_key_id(id) => refuse(
+        Some(id) if !is_whole_access_key_id(id) => refuse(
             "what is named as an earlier key has not the form of an access key id",
             "name one as it stands in the mail server's table",
         ),
@@ -186,9 +186,10 @@ mod tests {
     fn an_earlier_key_is_named_by_root_alone() {
         for (id, uid, may) in [
             (None, 1000, true),
-            (Some("AKIAEARLIER"), 0, true),
-            (Some("AKIAEARLIER"), 1000, false),
+            (Some("AKIAIOSFODNN7EXAMPLE"), 0, true),
+            (Some("AKIAIOSFODNN7EXAMPLE"), 1000, false),
             (Some("joe"), 0, false),
+            (Some("AKIA"), 0, false),
             (Some(""), 0, false),
         ] {
             assert_eq!(may_name_earlier(id, uid).is_ok(), may, "{id:?} {uid}");

@@ -247,6 +247,7 @@ fn an_earlier_key_is_one_id_of_one_credential() {
         (&["sync", "ses", "--previous", password.password()], "has not the form of an access key id"),
         (&["sync", "ses", "--previous", ""], "has not the form of an access key id"),
         (&["sync", "ses", "--previous", "joe"], "has not the form of an access key id"),
+        (&["sync", "ses", "--previous", "AKIA"], "has not the form of an access key id"),
         (&["sync", "ses", "--previous", id, "--dry-run"], "--dry-run"),
     ] {
         host.relaykey(arguments).expect(2).says(&[words]);

@@ -2,6 +2,7 @@
 //! runs.
 
 mod searches;
+mod spelling;
 
 use crate::lab::postfix as lab;
 

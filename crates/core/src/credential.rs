@@ -24,7 +24,9 @@ pub use self::proof::{
 };
 use self::redactor::FRAGMENT;
 pub use self::redactor::Redactor;
-pub use self::user_name::{NOT_SHOWN, has_secret_shape, is_access_key_id, shown, shown_or_said};
+pub use self::user_name::{
+    NOT_SHOWN, has_secret_shape, is_access_key_id, is_whole_access_key_id, shown, shown_or_said,
+};
 
 type HmacSha256 = Hmac<Sha256>;
 

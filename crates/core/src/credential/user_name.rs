@@ -26,6 +26,11 @@ pub fn is_access_key_id(username: &str) -> bool {
     begins && username.len() <= 128 && username.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
 }
 
+/// Has it the whole length of one too? IAM's have four letters and 16 more; what stands in a line of text may have been cut short.
+pub fn is_whole_access_key_id(username: &str) -> bool {
+    username.len() >= 20 && is_access_key_id(username)
+}
+
 /// What secret this text seems to be or to contain, in words. By its shape alone: a run of base64's characters that is as
 /// long as AWS makes its secrets (40: a secret access key; 44, the base64 of 33 bytes: an SES SMTP password of any version;
 /// more than 100: a session token), and that is no word and no number in hexadecimal.

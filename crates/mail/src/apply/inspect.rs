@@ -164,7 +164,7 @@ impl Target {
     }
 
     pub(super) fn name_earlier(&self, id: String) -> Result<(), Fault> {
-        if !credential::is_access_key_id(&id) {
+        if !credential::is_whole_access_key_id(&id) {
             return Err(Fault::new(
                 Class::Config,
                 "what is named as an earlier key of this credential has not the form of an access key id",

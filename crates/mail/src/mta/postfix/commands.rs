@@ -20,6 +20,7 @@ use super::programs::{KnownPrograms, found_at};
 use super::reached::Reached;
 use super::readers::{FileText, ReadingUser};
 use super::settings::{Settings, Setup};
+use super::spelling;
 use crate::credential::is_access_key_id;
 use crate::fault::Fault;
 use crate::finding::{Finding, Severity};
@@ -199,6 +200,12 @@ impl CommandService {
         }
     }
 
+    /// Could all be read that it is called, and says? Else other files would be looked into than it runs.
+    fn is_spelt_out(&self) -> bool {
+        let words = self.argv.iter().chain(&self.user).chain(&self.started_in.directory).map(String::as_str);
+        !words.chain([self.service()]).any(spelling::is_lost)
+    }
+
     /// Where it is run; `queue`: what Postfix runs in.
     fn directory(&self, queue: &Path) -> PathBuf {
         queue.join(self.started_in.directory.as_deref().unwrap_or_default())
@@ -282,7 +289,9 @@ impl Postfix {
                 let mut looked =
                     Looked::through(service, &of.join(service.file()), &names, &passwd, reader, &directory);
                 let known = KnownPrograms { reader, directory: &directory, sendmail: &sendmail };
-                if looked.doubt.is_none() && service.is_reached(&reached) && !service.is_known(known) {
+                if !service.is_spelt_out() {
+                    looked.doubt = Some(UnknownLogin::NotSpelt);
+                } else if looked.doubt.is_none() && service.is_reached(&reached) && !service.is_known(known) {
                     let program = service.argv.first().map_or("", String::as_str);
                     looked.doubt = Some(UnknownLogin::NotKnown(PathBuf::from(program)));
                 }
@@ -309,6 +318,11 @@ impl Postfix {
             let Some(doubt) = looked.doubt.filter(|_| !unlisted_ok.contains(&service.id())) else { continue };
             let named = |file: &Path| shown::table(&file.display().to_string());
             let why = match &doubt {
+                UnknownLogin::NotSpelt => {
+                    "its name or command has a byte that is not UTF-8, so that what it runs cannot be told (give it, and what it names, \
+                     names in UTF-8, as of ASCII letters)"
+                        .to_owned()
+                }
                 UnknownLogin::NotKnown(program) => format!("what {} does with mail is not known", named(program)),
                 UnknownLogin::NamesEndpoint(file) => format!("{} names the endpoint", named(file)),
                 UnknownLogin::SettingsUnseen(client) => {
@@ -353,6 +367,8 @@ struct Looked {
 /// Why it may have a login that is not known.
 #[derive(Debug, PartialEq)]
 enum UnknownLogin {
+    /// Which program it is, cannot be read.
+    NotSpelt,
     /// This program gets mail, and what it does is not known.
     NotKnown(PathBuf),
     /// The first file that does.

@@ -9,7 +9,9 @@ use super::own_table::WritableTable;
 use super::ownership::{EntryAt, Fact, LiveKeys, Ownership};
 use super::review::{Problem, Subject};
 use super::services::Service;
-use crate::credential::{Login, PayloadError, is_access_key_id, no_secret_access_key, ses_password_form};
+use crate::credential::{
+    Login, PayloadError, is_access_key_id, is_whole_access_key_id, no_secret_access_key, ses_password_form,
+};
 use crate::fault::Class;
 use crate::finding::Severity;
 use crate::host::trust;
@@ -598,7 +600,7 @@ impl Answering<'_> {
     /// How root says that an entry holds an earlier key of this credential; `None`: it holds no access key id.
     fn take_as_earlier(&self, at: EntryAt) -> Option<String> {
         let entry = self.entry(at);
-        let id = entry.username().filter(|user| is_access_key_id(user))?;
+        let id = entry.username().filter(|user| is_whole_access_key_id(user))?;
         let command = relaykey(format_args!("sync {} --previous {id}", self.credential));
         Some(format!(
             "if {id} is an earlier key of this credential, as after a backup was put back, take it as that: `{command}`"

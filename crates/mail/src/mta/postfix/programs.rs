@@ -8,18 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::readers::{FileText, ReadingUser, is_placed_by_root};
+use super::rules::Deliverer;
 
 /// What keeps a message on this host, or hands it to what is no SMTP client (deliverers, UUCP, Fidonet, a scanner's client), and
 /// what reads and writes files. Not Mailman 2, whose own settings may have a login.
-const KNOWN: [&str; 41] = [
+const KNOWN: [&str; 39] = [
     "bsmtp",
     "cyrdeliver",
     "dbmail-deliver",
     "deliver",
     "dovecot-lda",
     "ifmail",
-    "maildrop",
-    "procmail",
     "scalemail-store",
     "spamc",
     "uux",
@@ -54,10 +53,6 @@ const KNOWN: [&str; 41] = [
     "tr",
     "true",
 ];
-
-/// Deliverers that go by rules, which may pipe a message to another program: those of the whole host. What users have written
-/// for themselves is as little looked at as their `.forward` files.
-const RULES: [(&str, &str); 2] = [("procmail", "/etc/procmailrc"), ("maildrop", "/etc/maildroprc")];
 
 /// What shells do themselves, and what does no more than it says.
 const BUILTINS: [&str; 20] = [
@@ -141,13 +136,9 @@ impl KnownPrograms<'_> {
         if SHELLS.contains(&name.as_str()) {
             return self.shell(words, deep);
         }
-        if let Some((_, rules)) = RULES.iter().find(|(deliverer, _)| *deliverer == name) {
-            // Rules that the command names are others. Where a mailbox is, it may name.
-            let is_other = |word: &String| match assigned(word) {
-                Some(name) => !matches!(name, "DEFAULT" | "MAILDIR" | "ORGMAIL" | "USER" | "EXTENSION"),
-                None => word.contains('/') || word == "-m",
-            };
-            return !words.iter().any(is_other) && self.rules(Path::new(rules), deep);
+        if let Some(deliverer) = Deliverer::of(&name) {
+            let rules = Path::new(deliverer.of_the_host());
+            return deliverer.goes_by_those(words) && self.rules(deliverer, rules, deep);
         }
         match name.as_str() {
             // What it hands the message to afterwards, which the last of its options names.
@@ -209,24 +200,25 @@ impl KnownPrograms<'_> {
         }
     }
 
-    /// No rules, or such as start nothing but what is known: after `|`, and never in backquotes.
-    fn rules(self, file: &Path, deep: usize) -> bool {
+    /// No rules, or such as are understood whole, and start nothing but what is known.
+    fn rules(self, deliverer: Deliverer, file: &Path, deep: usize) -> bool {
         let text = match self.reader.read(file) {
             FileText::Read(text) => text,
             FileText::Absent => return !file.exists(),
             FileText::Closed => return false,
         };
-        let lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
-        lines.into_iter().all(|line| {
-            let starts = |words: &str| {
-                let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._- ".contains(c);
-                let argv: Vec<String> = words.split_ascii_whitespace().map(str::to_owned).collect();
-                words.chars().all(is_plain) && self.command(&argv, deep)
-            };
-            let has_more = ["`", "INCLUDERC", "SWITCHRC", "SENDMAIL", "SHELL", "PATH", "include", "system", "xfilter"];
-            !has_more.iter().any(|more| line.contains(more))
-                && line.split('|').skip(1).all(|words| starts(words.trim().trim_matches('"')))
-        })
+        deliverer.starts(&text).is_some_and(|commands| commands.iter().all(|argv| self.by_rules(argv, deep)))
+    }
+
+    /// What rules start is found in places of their own: what is there by another name is not known.
+    fn by_rules(self, argv: &[String], deep: usize) -> bool {
+        let Some(program) = argv.first() else { return false };
+        let is_found = || {
+            let also = Path::new("/usr/local/bin").join(program);
+            found_at(program, self.directory).exists() && fs::symlink_metadata(also).is_err()
+        };
+        let is_clear = if program.contains('/') { program.starts_with('/') } else { is_found() };
+        is_clear && self.command(argv, deep)
     }
 }
 
@@ -405,19 +397,26 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_a_deliverer() {
+    fn what_rules_start_is_known_or_they_are_not() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for (rules, is_known) in [
             ("DROPPRIVS=yes\n:0fw\n| /usr/bin/cat\n", true),
-            ("# | send\n:0\n* ^To: a\n/var/mail/b\n", true),
+            (":0fw\n| cat\n", true),
+            (":0fw\n| /usr/bin/no-such-client\n", true),
+            // A bare word is found by procmail's own PATH, which nobody knows here.
+            (":0\n| sesrelay -to x\n", false),
+            (":0\n| bin/cat\n", false),
             (":0\n| python3 /etc/send\n", false),
-            (":0\n* ? `send`\n/x\n", false),
-            ("INCLUDERC=/etc/x\n", false),
-            ("xfilter \"/usr/bin/cat\"\n", false),
+            (":0\n* ? /usr/bin/cat\n/x\n", false),
+            ("TRAP=/usr/bin/cat\n", false),
         ] {
             fs::write(file.path(), rules).unwrap();
-            assert_eq!(known().rules(file.path(), 2), is_known, "{rules}");
+            assert_eq!(known().rules(Deliverer::Procmail, file.path(), 2), is_known, "{rules}");
         }
-        assert!(known().rules(Path::new("/etc/no-such-rules"), 2));
+        for (rules, is_known) in [("to \"| /usr/bin/cat\"\n", true), ("to \"| sesrelay\"\n", false)] {
+            fs::write(file.path(), rules).unwrap();
+            assert_eq!(known().rules(Deliverer::Maildrop, file.path(), 2), is_known, "{rules}");
+        }
+        assert!(known().rules(Deliverer::Procmail, Path::new("/etc/no-such-rules"), 2));
     }
 }

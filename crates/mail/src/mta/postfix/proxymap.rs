@@ -51,11 +51,13 @@ pub(super) fn in_its_jail(setup: &Setup, config_dir: &Path) -> Vec<Problem> {
     let proxied = proxied.flat_map(|service| service.tables()).filter(|spelt| spelt.starts_with("proxy:"));
     let problem = |spelt: &str| {
         let what = format!(
-            "proxymap(8) runs with {} for its root directory, as the column chroot of master.cf has it, and opens there what {} names:              another file than is found here, which relaykey does not write",
+            "proxymap(8) runs with {} for its root directory, as the column chroot of master.cf has it, and opens there what {} names: \
+             another file than is found here, which relaykey does not write",
             queue.display(),
             shown::table(spelt)
         );
-        let fix = "let proxymap see what is here, as Postfix comes with it: n in its column chroot, once the table here has the login                    that is in use; or take proxy: away from the table";
+        let fix = "let proxymap see what is here, as Postfix comes with it: n in its column chroot, once the table here has the login \
+                   that is in use; or take proxy: away from the table";
         Problem::error(Class::Unsupported, Some(config_dir.join("master.cf")), what, fix.into())
     };
     proxied.filter(|spelt| is_elsewhere(spelt)).map(problem).collect()

@@ -17,6 +17,7 @@ use super::proxymap::unproxied;
 use super::review::Problem;
 use super::services::mentions;
 use super::settings::{PARAMETERS, Settings, Setup, words};
+use super::spelling;
 use super::tables::{Kind, MAX_LISTING, gave_up, in_braces, with_extension};
 use super::{LONG_COMMAND, Postfix, from_io};
 use crate::fault::{Class, Fault};
@@ -68,6 +69,9 @@ impl Postfix {
             }
             for (origin, name, value) in options {
                 let value = settings.0.get(name).map_or(value, String::as_str);
+                if spelling::counts(name) && spelling::is_lost(value) {
+                    return Err(self.cannot_spell(Some(&entry.name), name));
+                }
                 routing.add(origin, value.to_owned());
             }
         }

@@ -8,6 +8,7 @@ use super::expand::expand;
 use super::master::MasterEntry;
 use super::proxymap;
 use super::settings::{PARAMETERS, Settings, postconf, words};
+use super::spelling;
 use super::tables::gave_up;
 use super::{COMMAND, Postfix, from_io, or_none};
 use crate::credential::has_secret_shape;
@@ -56,6 +57,11 @@ impl Postfix {
         let clients: Vec<MasterEntry> = of("smtp").collect();
         let proxymap = proxymap::entry(main, listed);
         let read = |entry| self.service(entry, main, by_service);
+        let spelt_out = |entry: &MasterEntry| match spelling::is_lost(&entry.name) {
+            true => Err(self.cannot_spell(Some(&entry.name), "its name")),
+            false => Ok(()),
+        };
+        clients.iter().try_for_each(spelt_out)?;
         let services = clients.into_iter().map(read).collect::<Result<_, _>>()?;
         let proxymap = proxymap.map(read).transpose()?;
         Ok((services, proxymap.map(|service| service.settings)))
@@ -128,7 +134,7 @@ impl Postfix {
             }
         };
         if withheld.is_empty() {
-            return Ok(settings);
+            return self.spelt_out(settings, Some(&entry.name));
         }
         // All of them, for one may stand for another.
         let mut written = Settings::parse(&self.postconf(&words)?);
@@ -143,7 +149,7 @@ impl Postfix {
             let value = expand(written.get(name), &|name| written.0.get(name).map(String::as_str));
             settings.0.insert(name.clone(), value.map_err(|_| self.cannot_expand(entry, name))?);
         }
-        Ok(settings)
+        self.spelt_out(settings, Some(&entry.name))
     }
 
     /// What a service goes by cannot be told, and then nothing is confirmed of it.
@@ -160,7 +166,7 @@ impl Postfix {
         .in_file(self.config_dir.join("master.cf"))
     }
 
-    /// What `postconf` says to these words.
+    /// What `postconf` says to these words. A byte that is not UTF-8 is lost in it, and [`spelling`] tells where that counts.
     pub(super) fn postconf(&self, words: &[OsString]) -> Result<String, Fault> {
         let mut argv = vec![postconf()?.into(), "-c".into(), self.config_dir.clone().into_os_string()];
         argv.extend_from_slice(words);

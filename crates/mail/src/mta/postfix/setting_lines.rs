@@ -35,6 +35,14 @@ pub(super) fn lines_of<'t>(text: &'t str, service: Option<&str>, parameter: &str
     lines
 }
 
+/// The parameters of main.cf in whose lines such a character stands, each with the number of the first of these lines.
+pub(super) fn parameters_with(text: &str, sought: char) -> impl Iterator<Item = (&str, usize)> {
+    settings(text).into_iter().filter_map(move |lines| {
+        let (number, _) = lines.iter().find(|(_, line)| line.contains(sought))?;
+        Some((lines[0].1.split('=').next()?.trim(), *number))
+    })
+}
+
 /// For each key of a table that is written out in these lines, in its order: the line that it stands on; the first one, where it is
 /// not found, as it may be what a parameter stands for. 0: there are no lines.
 pub(super) fn lines_of_keys(lines: &[(usize, &str)], keys: impl Iterator<Item = String>) -> Vec<usize> {

@@ -177,7 +177,7 @@ impl Postfix {
         }
         let words: Vec<OsString> =
             std::iter::once("-x").chain(PARAMETERS.iter().copied()).map(OsString::from).collect();
-        Ok(Settings::parse(&self.postconf(&words)?))
+        self.spelt_out(Settings::parse(&self.postconf(&words)?), None)
     }
 
     /// `-c DIR`, for people, where they need it.
