@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::journal::{ApplyJournal, LiveIdKey};
-use super::registry::Directories;
+use super::journal::LiveIdKey;
 use super::{
-    LOCK_WAIT, MayChange, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change,
+    LOCK_WAIT, MayChange, Process, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change,
     out_of_order,
 };
 use crate::fault::{Class, Fault};
@@ -34,33 +33,46 @@ impl Server {
     /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
     /// about.
     pub fn new(setup: &Setup) -> Self {
-        Self::with_access(setup, MayChange::Change, &|target| of_its_kind(setup, target))
+        Self::in_process(&Process::new(&setup.state_dir), setup)
+    }
+
+    /// As [`Server::new`], beside other servers of the same process.
+    pub fn in_process(process: &Process, setup: &Setup) -> Self {
+        Self::with_access(process, setup, MayChange::Change, &|target| of_its_kind(setup, target))
     }
 
     /// As [`Server::new`], with mail servers of the caller's making.
     pub fn with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
-        Self::with_access(setup, MayChange::Change, make)
+        Self::with_access(&Process::new(&setup.state_dir), setup, MayChange::Change, make)
     }
 
     /// As [`Server::looking`], with mail servers of the caller's making.
     pub fn looking_with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
-        Self::with_access(setup, MayChange::Look, make)
+        Self::with_access(&Process::new(&setup.state_dir), setup, MayChange::Look, make)
     }
 
     /// As [`Server::new`], for `check` and `--dry-run`: answers `Inspect` and `Preview` and refuses everything else, and
     /// changes nothing on the side.
     pub fn looking(setup: &Setup) -> Self {
-        Self::with_access(setup, MayChange::Look, &|target| of_its_kind(setup, target))
+        let process = Process::new(&setup.state_dir);
+        Self::with_access(&process, setup, MayChange::Look, &|target| of_its_kind(setup, target))
     }
 
-    fn with_access(setup: &Setup, access: MayChange, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
+    fn with_access(
+        process: &Process,
+        setup: &Setup,
+        access: MayChange,
+        make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>,
+    ) -> Self {
+        process.targets().extend(setup.targets.iter().map(|target| target.id.clone()));
         let shared = Arc::new(Shared {
             access,
             swept: AtomicBool::new(false),
-            store: ApplyJournal::new(&setup.state_dir),
-            key: Mutex::new(None),
-            directories: Directories::default(),
+            store: Arc::clone(&process.store),
+            key: Arc::clone(&process.key),
+            directories: Arc::clone(&process.directories),
             configured: setup.targets.iter().map(|target| target.id.clone()).collect(),
+            process: process.clone(),
         });
         let mut targets = BTreeMap::new();
         for target in &setup.targets {
@@ -187,7 +199,8 @@ impl Server {
         let sweep = move || {
             for (id, path) in shared.store.staged_in().unwrap_or_default() {
                 // A directory that is gone holds nothing any more.
-                if let (false, Ok(directory)) = (shared.configured.contains(&id), Directory::open(&path)) {
+                let is_ours = shared.process.targets().contains(&id);
+                if let (false, Ok(directory)) = (is_ours, Directory::open(&path)) {
                     let _ = shared.sweep(&id, &directory);
                 }
             }
