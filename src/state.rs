@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! STATE_DIR/                 0700
-//!   lock                     held while a program decides for this host
+//!   lock                     held while a program decides for this host, and so is the directory's name
 //!   key                      32 random bytes: versions of `file` sources
 //!   host.json                host id and name, made at first start and kept
 //!   credentials/NAME.json    rollover::State

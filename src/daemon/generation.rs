@@ -30,7 +30,7 @@ use crate::wake::alarm::Brake;
 use crate::wake::{Cause, Mailbox};
 
 /// So long the tasks of an old configuration have to end before those of the new one start. One that takes longer holds
-/// up its own successor alone.
+/// up its own successor alone; HTTP is answered all the time.
 const SUCCESSION: Duration = Duration::from_secs(5);
 
 /// So long first looks wait until files are watched, so that no change falls in between.

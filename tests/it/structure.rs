@@ -427,24 +427,13 @@ const LOOKS_AT_A_SENTENCE: [(&str, &str); 6] = [
         "what was said of a credential as an error is not said again: the same sentence, whole, whoever came upon it",
     ),
     ("src/cli/history.rs", "a fix that several breaks of a chain have is printed once"),
-    (
-        "src/health/page.rs",
-        "an advice that is a question (`did you mean`) gets other words in front of it than an order does",
-    ),
+    ("src/health/page.rs", "an advice that is a question (`did you mean`) gets other words in front of it than an order does"),
 ];
 
 /// Does this line ask what is in the sentence of a fault or a finding, or compare it?
 fn goes_by_a_sentence(line: &str) -> bool {
-    const ASKS: [&str; 8] = [
-        "contains(",
-        "starts_with(",
-        "ends_with(",
-        "strip_prefix(",
-        "strip_suffix(",
-        "find(",
-        "split",
-        "trim_start_matches(",
-    ];
+    const ASKS: [&str; 8] =
+        ["contains(", "starts_with(", "ends_with(", "strip_prefix(", "strip_suffix(", "find(", "split", "trim_start_matches("];
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let compares = |text: &str| text.starts_with("==") || text.starts_with("!=");
     ["what", "fix", "located()"].into_iter().any(|field| {

@@ -12,9 +12,9 @@
 //! - Requests about one target are done one after the other, whole, child programs included. Nothing else waits for them:
 //!   a target whose `postfix check` hangs, or whose table is on a file system that does, holds up no other one.
 //! - The directories of a table are locked against other processes from `Prepare` to `Commit`, `Discard` or `Leave`; targets
-//!   of this process share that lock, and take turns at the renames alone ([`registry`]). A change that another target
-//!   overtakes is planned anew, for as long as others get further, and one that is put back after another target has
-//!   renamed there is refused (class `changed-underneath`), as for anybody else's change.
+//!   of this process, of whatever configuration, share that lock, and take turns at the renames alone ([`registry`]). A
+//!   change that another target overtakes is planned anew, for as long as others get further, and one that is put back after
+//!   another target has renamed there is refused (class `changed-underneath`), as for anybody else's change.
 //! - The journal and the key have a lock of their own, held for two fsyncs of small files in the state directory.
 
 mod activate;

@@ -269,3 +269,48 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    use super::*;
+    use crate::mta::Reload;
+
+    fn setup(base: &Path, credential: &str) -> Setup {
+        let relay = Relay {
+            endpoint: "relay.example.com".into(),
+            port: 587,
+            region: None,
+            endpoint_aliases: Vec::new(),
+            also: Vec::new(),
+        };
+        let kind = TargetKind::Text { path: base.join("sasl_passwd") };
+        let id = TargetId { credential: credential.into(), target: "main".into() };
+        let (keys, unlisted_ok, reload) = (None, Vec::new(), Reload::Never);
+        let target = TargetSetup { id, kind, relay, keys, unlisted_ok, reload, write: true };
+        Setup { state_dir: base.join("state"), targets: vec![target], beside_running: false }
+    }
+
+    /// A target that the next configuration has no more may still be at work.
+    #[test]
+    fn what_a_target_of_the_configuration_before_has_staged_is_no_left_over() {
+        let scratch = tempfile::Builder::new().prefix("relaykey-swept-").tempdir().unwrap();
+        let base = scratch.path();
+        let (setup_before, setup_next) = (setup(base, "a"), setup(base, "b"));
+        let process = Process::new(&setup_before.state_dir);
+        let before = Server::in_process(&process, &setup_before);
+        let id = &setup_before.targets[0].id;
+        before.shared.store.will_stage_in(id, [base.to_owned()].iter()).unwrap();
+        let mut name: OsString = change::prefix(id);
+        name.push("1");
+        let staged = base.join(name);
+        std::fs::write(&staged, "").unwrap();
+        Server::in_process(&process, &setup_next).sweep_orphans();
+        assert!(staged.exists(), "it is in use");
+        // Of another process it is one.
+        Server::new(&setup_next).sweep_orphans();
+        assert!(!staged.exists());
+    }
+}
