@@ -76,6 +76,9 @@ pub enum ControlError {
     /// The file's mode keeps this user away.
     #[error("a relaykey daemon runs, but {} is not for this user", path.display())]
     Forbidden { path: PathBuf },
+    /// It has the state directory, and no socket here.
+    #[error("a relaykey daemon runs ({}), but nobody listens on {}: it cannot be asked", process(*pid), path.display())]
+    NotThere { path: PathBuf, pid: i32 },
     /// What listens there is neither root's nor ours.
     #[error("{} of user id {uid} listens on {}, and is not to be believed", process(*pid), path.display())]
     Foreign { path: PathBuf, pid: i32, uid: u32 },
@@ -117,6 +120,7 @@ impl ControlError {
             ControlError::Refused(refusal) => refusal.temporary,
             ControlError::Io { .. }
             | ControlError::Full { .. }
+            | ControlError::NotThere { .. }
             | ControlError::Silent { .. }
             | ControlError::Lost { .. } => true,
             _ => false,
@@ -142,6 +146,11 @@ impl ControlError {
             ControlError::Foreign { pid, path, .. } => {
                 format!("find out what process {pid} is; only root may write to the directory of {}", path.display())
             }
+            ControlError::NotThere { .. } => {
+                "let it make its socket anew: systemctl reload relaykey; one that only starts or ends has \
+                 none, and nothing is to be done"
+                    .into()
+            }
             ControlError::Full { .. } => "see what it does (`journalctl -u relaykey`) and restart it".into(),
             ControlError::Silent { pid, taken: false, .. } => {
                 format!("see what it does (`journalctl -u relaykey`, /proc/{pid}/status) and restart it")
@@ -154,6 +163,11 @@ impl ControlError {
             ControlError::Refused(refusal) => refusal.fix.clone(),
         }
     }
+}
+
+/// Where the socket of this run directory is.
+pub fn socket_in(run_dir: &Path) -> PathBuf {
+    run_dir.join(SOCKET)
 }
 
 fn address(path: &Path) -> Result<SocketAddrUnix, ControlError> {

@@ -105,11 +105,15 @@ struct Daemon {
     notifier: Notifier,
     cache: Arc<StatusCache>,
     store: Arc<Store>,
+    /// What the mail servers' side shares from one configuration to the next.
+    apply: apply::Process,
     identity: HostIdentity,
     posts: TaskHandles,
     logs: Logs,
     sights: mpsc::UnboundedSender<TargetFiles>,
     roles: WatchedFiles,
+    /// The control socket is to be looked at: is its file still there?
+    socket_look: Arc<Notify>,
     /// `None`: this host has no inotify to give; changes are seen at the next poll.
     watch: Option<Arc<Watch>>,
     /// Tasks of earlier configurations that have not ended yet, by credential.
@@ -152,7 +156,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let cache = Arc::new(StatusCache::new(daemon, identity.clone_of.clone()));
     let (sights, mut seen) = mpsc::unbounded_channel();
     let (posts, roles) = (TaskHandles::default(), WatchedFiles::default());
-    let edited = Arc::new(Notify::new());
+    let (edited, socket_look) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (listeners, unusable) = health::inherited();
     for e in &unusable {
         log::trouble(Matter::Error, &e.to_string(), &e.fix());
@@ -160,9 +164,11 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
     let mut daemon = Daemon {
         path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
         notifier,
-        watch: watch_files(&posts, &roles, &edited).map(Arc::new),
+        watch: watch_files(&posts, &roles, &edited, &socket_look).map(Arc::new),
+        socket_look,
         lingering: BTreeMap::new(),
         cache,
+        apply: apply::Process::new(&config.host.state_dir),
         store,
         identity,
         posts,
@@ -235,10 +241,11 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
                 let _ = control_stop.send(true);
                 apply::ending();
                 let longest = agent::LONGEST_STEP + TOLD;
-                let _ = generation.end(&daemon.notifier, longest).await;
+                let _ = generation.end_tasks(&daemon.notifier, longest).await;
                 let _ = await_tasks(std::mem::take(&mut daemon.lingering), &daemon.notifier, longest).await;
                 // Whoever waits for an answer has it by now.
                 let _ = tokio::time::timeout(LAST_ANSWERS, &mut control).await;
+                generation.end_http().await;
                 return Ok(());
             }
         }

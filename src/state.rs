@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! STATE_DIR/                 0700
-//!   lock                     held while a program decides for this host
+//!   lock                     held while a program decides for this host, and so is the directory's name
 //!   key                      32 random bytes: versions of `file` sources
 //!   host.json                host id and name, made at first start and kept
 //!   credentials/NAME.json    rollover::State
@@ -217,6 +217,8 @@ pub struct Store {
     access: Access,
     /// Of a writing store: the lock, and which directory it is on.
     held: Mutex<Option<HeldLock>>,
+    /// Of a writing store: the lock on its name, which stays where the directory goes.
+    _name: Option<host::Lock>,
     /// What is on disk: the same is not written again, and all of it is when the directory was removed under us.
     saved: Mutex<Saved>,
 }
@@ -245,11 +247,18 @@ pub enum Access {
 impl Store {
     /// `wait`: how long to wait for another relaykey that holds the directory, before an error that names it.
     pub fn open(dir: &Path, access: Access, wait: Duration) -> Result<Self, StateError> {
-        let held = match access {
-            Access::Read => None,
-            Access::Write => Some(hold(dir, wait)?),
+        let (held, name) = match access {
+            Access::Read => (None, None),
+            Access::Write => {
+                // First: nothing is made beside one that decides already.
+                let name = host::lock_name(dir, wait)?;
+                let held = hold(dir, wait)?;
+                // The directory above may have been missing.
+                let name = if name.is_some() { name } else { host::lock_name(dir, wait)? };
+                (Some(held), name)
+            }
         };
-        Ok(Self { dir: dir.to_owned(), access, held: Mutex::new(held), saved: Mutex::default() })
+        Ok(Self { dir: dir.to_owned(), access, held: Mutex::new(held), _name: name, saved: Mutex::default() })
     }
 
     /// A state directory that was removed, or emptied, or exchanged, while we hold it: makes it anew, takes its lock, and writes down again
@@ -684,7 +693,8 @@ mod tests {
         fs::remove_dir_all(dir.join("credentials")).unwrap();
         assert!(store.restore().unwrap().is_some(), "emptied");
         assert_eq!(store.load("ses").unwrap(), Some(owing));
-        let second = Store::open(&dir, Access::Write, Duration::ZERO).map(drop).unwrap_err();
+        // Also where the lock on its name is in nobody's way.
+        let second = hold(&dir, Duration::ZERO).map(drop).unwrap_err();
         assert!(second.is_locked(), "two programs hold the state directory: {second}");
     }
 
@@ -695,7 +705,14 @@ mod tests {
         let store = scratch.open(Access::Write);
         store.save(&owing(&["confirmed"])).unwrap();
         fs::rename(&dir, scratch.0.path().join("away")).unwrap();
-        let other = scratch.open(Access::Write);
+        if rustix::process::geteuid().is_root() {
+            let other = Store::open(&dir, Access::Write, Duration::ZERO).map(drop).unwrap_err();
+            assert!(other.is_locked() && other.to_string().contains(dir.to_str().unwrap()), "two decide: {other}");
+            assert!(!dir.exists(), "nothing is made beside the one that decides");
+        }
+        // One that has no place for the lock on the name.
+        let held = Mutex::new(Some(hold(&dir, Duration::ZERO).unwrap()));
+        let other = Store { dir: dir.clone(), access: Access::Write, held, _name: None, saved: Mutex::default() };
         other.save(&state(77)).unwrap();
         assert!(store.restore().unwrap_err().is_locked(), "it is the other's now");
         drop(other);

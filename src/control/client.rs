@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::net::UnixStream;
 
 use super::protocol::{AnswerLine, ControlRequest, MAX_ANSWER, said};
-use super::{ANSWER_TIME, ControlError, SOCKET, address};
+use super::{ANSWER_TIME, ControlError, address, socket_in};
 
 /// How long a client goes on asking a daemon that has no place for it.
 const BUSY_TIME: Duration = Duration::from_secs(3);
@@ -30,7 +30,7 @@ pub struct ControlClient {
 /// # Errors
 /// This user may not; what listens there belongs to another user; the system call failed.
 pub fn connect(run_dir: &Path) -> Result<Option<ControlClient>, ControlError> {
-    let path = run_dir.join(SOCKET);
+    let path = socket_in(run_dir);
     let Some(stream) = dial(&path, &address(&path)?)? else { return Ok(None) };
     let (pid, uid) = listener_of(&stream, &path)?;
     if uid != 0 && uid != rustix::process::geteuid().as_raw() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::client::{dial, listener_of};
@@ -71,10 +71,24 @@ impl ControlSocket {
     }
 }
 
+impl ControlSocket {
+    /// Does its name still lead to it? It holds its inode, so that no other file has the number.
+    fn is_there(&self) -> bool {
+        std::fs::symlink_metadata(&self.path).is_ok_and(|m| (m.dev(), m.ino()) == self.id)
+    }
+
+    /// Where its file was removed, or exchanged, under it: another one, made anew; `None`: it is there.
+    fn anew(&self) -> Result<Option<ControlSocket>, ControlError> {
+        if self.is_there() {
+            return Ok(None);
+        }
+        bind(self.directory.path()).map(Some)
+    }
+}
+
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        let ours = |m: std::fs::Metadata| (m.dev(), m.ino()) == self.id;
-        if std::fs::symlink_metadata(&self.path).is_ok_and(ours) {
+        if self.is_there() {
             // Nobody waits for a report of it: a file that stays is found stale at the next start.
             let _ = self.directory.remove(SOCKET.as_ref());
         }
@@ -169,14 +183,18 @@ impl Slot {
 /// Serves the socket until `stop` becomes true; then the file is gone, and it comes back when the requests that were
 /// being worked on are answered. It does not end them: the handler has to see the stop too.
 ///
+/// After each `look` it is seen to that its file is there: whoever removed that, or the whole run directory, would else keep every
+/// command from the daemon, until the next start.
+///
 /// `handler` is called for every request of somebody who may ask. Its future is a task of its own, which goes on when
 /// the client goes away.
-pub async fn serve<H, F>(listener: ControlSocket, handler: H, mut stop: watch::Receiver<bool>)
+pub async fn serve<H, F>(listener: ControlSocket, look: Arc<Notify>, handler: H, mut stop: watch::Receiver<bool>)
 where
     H: Fn(Peer, ControlRequest, Progress) -> F + Send + Sync + 'static,
     F: Future<Output = RequestAnswer> + Send + 'static,
 {
     let handler = Arc::new(handler);
+    let mut listener = Arc::new(listener);
     let mut tasks = JoinSet::new();
     // The oldest first.
     let mut slots: Vec<Slot> = Vec::new();
@@ -185,6 +203,27 @@ where
         let accepted = tokio::select! {
             biased;
             () = wake::stopped(&mut stop) => break,
+            () = look.notified() => {
+                let before = listener.clone();
+                // Off this thread: another daemon may be there by now, and take its time.
+                match tokio::task::spawn_blocking(move || before.anew()).await {
+                    Ok(Ok(Some(anew))) => {
+                        tracing::warn!(
+                            "control socket: {} was removed while relaykey ran; it was made anew",
+                            anew.path.display()
+                        );
+                        listener = Arc::new(anew);
+                    }
+                    Ok(Err(e)) => {
+                        if let Some(told) = refusals.happened(&e.to_string(), wake::boot_time()) {
+                            let fix = e.fix();
+                            tracing::warn!("control socket: nobody can ask this daemon: {e}; to do: {fix}{}", told.words());
+                        }
+                    }
+                    Ok(Ok(None)) | Err(_) => {}
+                }
+                continue;
+            }
             Some(_) = tasks.join_next() => {
                 slots.retain(|slot| !slot.task.is_finished());
                 continue;

@@ -18,6 +18,7 @@ use crate::agent::{self, Agent};
 use crate::apply;
 use crate::aws;
 use crate::config::{self, Config, Listen};
+use crate::control;
 use crate::credential::LocalKey;
 use crate::health;
 use crate::report::{Deliveries, Receivers};
@@ -29,7 +30,7 @@ use crate::wake::alarm::Brake;
 use crate::wake::{Cause, Mailbox};
 
 /// So long the tasks of an old configuration have to end before those of the new one start. One that takes longer holds
-/// up its own successor alone.
+/// up its own successor alone; HTTP is answered all the time.
 const SUCCESSION: Duration = Duration::from_secs(5);
 
 /// So long first looks wait until files are watched, so that no change falls in between.
@@ -49,6 +50,8 @@ pub(super) struct TaskGeneration {
     /// Which roots it trusts.
     pub(super) trust: [u8; 32],
     pub(super) stop: watch::Sender<bool>,
+    /// Ends the HTTP servers, which answer for as long as a task is waited for.
+    pub(super) http_stop: watch::Sender<bool>,
     /// By credential.
     pub(super) tasks: BTreeMap<String, JoinHandle<()>>,
     /// HTTP.
@@ -60,13 +63,21 @@ pub(super) struct TaskGeneration {
 }
 
 impl TaskGeneration {
-    /// Lets every task finish the step that must not be torn, and waits for them; gives those that have not ended by then.
-    pub(super) async fn end(mut self, notifier: &Notifier, patience: Duration) -> BTreeMap<String, JoinHandle<()>> {
+    /// Lets every task finish the step that must not be torn, and waits for them; gives those that have not ended by then. HTTP
+    /// is answered meanwhile.
+    pub(super) async fn end_tasks(
+        &mut self,
+        notifier: &Notifier,
+        patience: Duration,
+    ) -> BTreeMap<String, JoinHandle<()>> {
         let _ = self.stop.send(true);
-        let left = await_tasks(self.tasks, notifier, patience).await;
-        // What is being answered has a second.
+        await_tasks(std::mem::take(&mut self.tasks), notifier, patience).await
+    }
+
+    /// Accepts no more over HTTP. What is being answered has a second.
+    pub(super) async fn end_http(mut self) {
+        let _ = self.http_stop.send(true);
         while self.servers.join_next().await.is_some() {}
-        left
     }
 }
 
@@ -116,7 +127,7 @@ impl Daemon {
         });
         self.logs.retain(&config.credentials);
         let agent = Agent {
-            apply: apply::Client::in_process(apply::Server::new(&config.mail())),
+            apply: apply::Client::in_process(apply::Server::in_process(&self.apply, &config.mail())),
             identity: self.identity.clone(),
             store: self.store.clone(),
             receivers: config.reports.clone(),
@@ -124,7 +135,7 @@ impl Daemon {
             logs: self.logs.clone(),
         };
         let receivers = Arc::new(Receivers::open(&config.reports, &http));
-        let stop = watch::Sender::new(false);
+        let (stop, http_stop) = (watch::Sender::new(false), watch::Sender::new(false));
         let mut tasks = BTreeMap::new();
         let watched = watch::Sender::new(false);
         let mut first_looks = Vec::new();
@@ -167,7 +178,7 @@ impl Daemon {
         let (mut servers, mut late) = (JoinSet::new(), JoinSet::new());
         let config = Arc::new(config);
         if !listeners.is_empty() {
-            self.answer_http(&mut servers, &listeners, &config, stop.subscribe());
+            self.answer_http(&mut servers, &listeners, &config, http_stop.subscribe());
         }
         self.listeners = listeners;
         let now = Timestamp::now();
@@ -180,11 +191,13 @@ impl Daemon {
         }
         self.followers = LogFollowers::default();
         // Files of targets that stay are told of again by their tasks.
+        let socket = (control::socket_in(&config.host.run_dir), FileRole::ControlSocket);
         let sources =
             config.credentials.iter().filter_map(|c| Some((c.source.file()?.to_owned(), FileRole::Of(c.name.clone()))));
-        *self.roles.lock() = std::iter::once((self.path.clone(), FileRole::Configuration)).chain(sources).collect();
+        *self.roles.lock() =
+            [(self.path.clone(), FileRole::Configuration), socket].into_iter().chain(sources).collect();
         self.watch_roles(Some(watched));
-        TaskGeneration { config, trust: http.trust(), stop, tasks, servers, late, first_looks }
+        TaskGeneration { config, trust: http.trust(), stop, http_stop, tasks, servers, late, first_looks }
     }
 
     /// Reads the configuration again and looks at everything. One with mistakes, or that cannot be had, is refused; the
@@ -192,6 +205,9 @@ impl Daemon {
     ///
     /// Asked for, the roots that AWS is checked by are read again too.
     pub(super) async fn reload(&mut self, generation: TaskGeneration, asked: ReloadAsked) -> TaskGeneration {
+        if asked == ReloadAsked::Yes {
+            self.socket_look.notify_one();
+        }
         let read = self.read_again(&generation.config);
         if asked == ReloadAsked::No && matches!(read, Ok(None)) {
             return generation;
@@ -242,9 +258,14 @@ impl Daemon {
     }
 
     /// Lets the tasks of one configuration end, and starts those of the next.
-    async fn exchange(&mut self, old: TaskGeneration, prepared: PreparedConfig, asked: ReloadAsked) -> TaskGeneration {
+    async fn exchange(
+        &mut self,
+        mut old: TaskGeneration,
+        prepared: PreparedConfig,
+        asked: ReloadAsked,
+    ) -> TaskGeneration {
         let since = (old.config.as_ref() != &prepared.config).then(Timestamp::now);
-        let left = old.end(&self.notifier, SUCCESSION).await;
+        let left = old.end_tasks(&self.notifier, SUCCESSION).await;
         self.lingering.retain(|_, task| !task.is_finished());
         self.lingering.extend(left);
         // What was in the way may have been mended just now: these do not wait for what an earlier attempt is due at.
@@ -253,6 +274,8 @@ impl Daemon {
             ReloadAsked::No => Cause::FileWatch(self.path.clone()),
         };
         let new = self.start(prepared, &first);
+        // Not before there are others that accept: whoever asks meanwhile is answered.
+        old.end_http().await;
         let names: Vec<&str> = new.config.credentials.iter().map(|c| c.name.as_str()).collect();
         log::config_reloaded(&self.path.display().to_string(), &names);
         self.cache.set_daemon(|d| {

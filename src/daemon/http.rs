@@ -48,7 +48,7 @@ impl Daemon {
 
     /// A place that could not be listened at can be now.
     pub(super) fn heard(&mut self, generation: &mut TaskGeneration, place: &Listen, listener: health::HttpListener) {
-        let stopped = generation.stop.subscribe();
+        let stopped = generation.http_stop.subscribe();
         self.answer_http(&mut generation.servers, std::slice::from_ref(&listener), &generation.config, stopped);
         self.listeners.push(listener);
         self.cache.set_daemon(|d| d.not_listening.retain(|n| n.place.as_deref() != Some(&*place.to_string())));

@@ -48,6 +48,8 @@ impl Daemon {
         } else if let Some(watch) = &self.watch {
             // What inotify does not tell, such as a directory further up that was exchanged, is found with each look.
             watch.check();
+        } else {
+            self.socket_look.notify_one();
         }
         let credential = config.credentials.iter().find(|c| c.name == sight.credential);
         let Some(target) = credential.and_then(|c| c.targets.iter().find(|t| t.name == sight.target)) else { return };

@@ -134,9 +134,10 @@ impl Daemon {
         socket: control::ControlSocket,
         stop: watch::Receiver<bool>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (posts, cache) = (self.posts.clone(), self.cache.clone());
+        let (posts, cache, look) = (self.posts.clone(), self.cache.clone(), self.socket_look.clone());
         control::serve(
             socket,
+            look,
             move |peer: control::Peer, request, progress| {
                 let (posts, cache) = (posts.clone(), cache.clone());
                 async move {

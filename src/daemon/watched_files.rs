@@ -15,6 +15,8 @@ use crate::wake::{Cause, Watch};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum FileRole {
     Configuration,
+    /// Without it nobody can ask the daemon.
+    ControlSocket,
     /// Of this credential: its source, or a table of one of its targets.
     Of(String),
 }
@@ -29,12 +31,18 @@ impl WatchedFiles {
     }
 }
 
-pub(super) fn watch_files(posts: &TaskHandles, roles: &WatchedFiles, edited: &Arc<Notify>) -> Option<Watch> {
-    let (posts, roles, edited) = (posts.clone(), roles.clone(), edited.clone());
+pub(super) fn watch_files(
+    posts: &TaskHandles,
+    roles: &WatchedFiles,
+    edited: &Arc<Notify>,
+    socket_look: &Arc<Notify>,
+) -> Option<Watch> {
+    let (posts, roles, edited, socket_look) = (posts.clone(), roles.clone(), edited.clone(), socket_look.clone());
     let on = move |path: &Path| {
         for (_, role) in roles.lock().iter().filter(|(file, _)| file == path) {
             match role {
                 FileRole::Configuration => edited.notify_one(),
+                FileRole::ControlSocket => socket_look.notify_one(),
                 FileRole::Of(credential) => posts.wake(credential, Cause::FileWatch(path.to_owned())),
             }
         }

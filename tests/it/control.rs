@@ -55,8 +55,8 @@ impl Server {
             tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a run time").block_on(async {
                 let listener = control::bind(&dir).unwrap_or_else(|e| panic!("{e}"));
                 ready.send(()).expect("the test waits");
-                control::serve(listener, move |peer, request, progress| handler(peer, request, progress), stopped)
-                    .await;
+                let handler = move |peer, request, progress| handler(peer, request, progress);
+                control::serve(listener, Arc::default(), handler, stopped).await;
             });
         });
         is_ready.recv().expect("it listens");

@@ -1190,6 +1190,60 @@ fn a_state_directory_that_is_removed_is_made_anew_and_nothing_owed_is_lost() {
     ran.says(&["was removed while relaykey ran; it was made anew, with the state of ses"]);
 }
 
+/// Without its socket nobody could ask the daemon, and every command would decide beside it.
+#[test]
+fn a_control_socket_that_is_removed_is_made_anew() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let daemon = host.run(&Setup { source: &(host.publish(key.pair()) + NEVER), ..Setup::default() });
+    daemon.applied(&key);
+    let (run, socket) = (host.path("run"), host.path("run/control.sock"));
+    let answers = || {
+        wait_for("the daemon to be asked", SOON, || {
+            host.relaykey(&["status", "--json"]).json()["daemon"].is_object().then_some(())
+        });
+        assert_eq!(fs::metadata(&socket).expect("there").permissions().mode() & 0o7777, 0o600);
+    };
+    answers();
+    fs::remove_file(&socket).expect("removed");
+    answers();
+    fs::remove_dir_all(&run).expect("removed");
+    daemon.program.signal(Signal::HUP);
+    answers();
+    fs::remove_file(&socket).expect("removed");
+    fs::write(&socket, "of somebody").expect("written");
+    fs::remove_file(&socket).expect("removed");
+    answers();
+    let ran = daemon.ends(SOON);
+    assert!(!socket.exists(), "its file goes with it");
+    ran.says(&["control.sock was removed while relaykey ran; it was made anew"]);
+}
+
+/// The state directory is moved away, and the run directory is another one: no lock in either is in the way.
+#[test]
+fn no_second_one_decides_where_neither_directory_is_there() {
+    let key = Key::new();
+    let host = Host::new("hash", &key);
+    host.start_postfix();
+    let daemon = host.run(&Setup { source: &(host.publish(key.pair()) + NEVER), ..Setup::default() });
+    daemon.applied(&key);
+    fs::rename(host.path("state"), host.path("away")).expect("renamed");
+    let config = fs::read_to_string(host.path("config.toml")).expect("readable");
+    let second = config.replace(&format!("{:?}", host.path("run")), &format!("{:?}", host.path("run2")));
+    let second = host.dir.file("second.toml", second.split("[health]").next().expect("a part"));
+    let second = second.to_str().expect("UTF-8");
+    let run = |words: &[&str]| lab::Program::start(&[&["--config", second], words].concat(), &[], b"").wait(lab::RUN);
+    let process = format!("process {}", daemon.program.id());
+    run(&["sync", "--wait", "0s"]).expect(75).says(&["is locked by the relaykey daemon", &process]);
+    assert!(!host.path("state").exists(), "it has begun one of its own");
+    run(&["check"]).says(&["a relaykey daemon runs", &process, "it cannot be asked", "systemctl reload relaykey"]);
+    // The daemon goes on.
+    host.sync(&[], 0);
+    assert!(host.path("state/credentials/ses.json").exists());
+    daemon.ends(SOON);
+}
+
 #[test]
 fn a_mended_configuration_is_tried_at_once() {
     let key = Key::new();

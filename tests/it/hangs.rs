@@ -417,6 +417,78 @@ fn what_hangs_holds_up_nothing_else() {
     println!("{table}");
 }
 
+/// Two credentials with their tables in one directory: the reload of one hangs, the configuration changes, and the other one goes on as it
+/// did before. HTTP is answered all the time, also while the daemon ends.
+#[test]
+fn after_a_change_of_the_configuration_what_hangs_holds_up_nothing_either() {
+    let (old, new, other_old, other_new) = (Key::new(), Key::new(), Key::new(), Key::new());
+    let host = Host::new("hash", &old);
+    let b = host.another("hash", &format!("{} {}\n", host.hop(), other_old.pair()));
+    for key in [&new, &other_old, &other_new] {
+        host.standin.set_key(&key.id, &key.login.password);
+    }
+    let etc = &host.postfix.config_dir;
+    let beside = etc.join("other");
+    fs::rename(b.table(), &beside).expect("renamed");
+    fs::rename(b.map(), etc.join("other.db")).expect("renamed");
+    b.set("smtp_sasl_password_maps", &format!("hash:{}", beside.display()));
+    host.start_postfix();
+    b.start();
+    let file = |name: &str, key: &Key| {
+        let (path, fresh) = (host.path(name), host.path("fresh"));
+        fs::write(&fresh, key.pair()).expect("written");
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o600)).expect("chmod");
+        fs::rename(&fresh, &path).expect("renamed");
+        format!("type = \"file\"\npath = {path:?}\n{NEVER}")
+    };
+    let (armed, begun, released) = (host.path("armed"), host.path("begun"), host.path("released"));
+    let wait = format!("while ! test -e {}; do sleep 0.1; done", released.display());
+    let command = format!("if test -e {}; then : > {}; {wait}; fi; ", armed.display(), begun.display())
+        + &format!("postfix -c {} reload", etc.display());
+    let target = format!("reload = [\"/bin/sh\", \"-c\", \"{command}\"]");
+    let port = free_port();
+    let (of_a, of_b) = (file("a", &old), file("b", &other_old));
+    let lines = host.credential("a", &Setup { source: &of_a, ..Setup::default() }, &[(&host.postfix, &target)])
+        + &host.credential("b", &Setup { source: &of_b, ..Setup::default() }, &[(&b, "")])
+        + &health(port);
+    host.write_config(&lines);
+    let daemon = host.run_configured(port);
+    let answers_for = |time: Duration| {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            let asked = Instant::now();
+            assert_eq!(daemon.get("/livez").0, 200);
+            let took = asked.elapsed();
+            assert!(took < Duration::from_secs(2), "/livez had no answer for {took:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    fs::write(&armed, "").expect("written");
+    file("a", &new);
+    wait_for("the hang", LIMIT, || begun.exists().then_some(()));
+
+    let since = daemon.status()["daemon"]["config_since"].clone();
+    std::thread::sleep(Duration::from_secs(1));
+    host.write_config(&lines.replace("24h", "23h"));
+    daemon.program.signal(rustix::process::Signal::HUP);
+    // Tasks that hang are waited for so long.
+    answers_for(Duration::from_secs(6));
+    daemon.shows("the new configuration", END, |s| (s["daemon"]["config_since"] != since).then_some(()));
+    file("b", &other_new);
+    daemon.shows("b to be applied", LOCK_WAIT / 2, |status| {
+        let all = status["credentials"].as_array()?;
+        let one = all.iter().find(|c| c["name"] == "b")?;
+        (one["applied"]["username"] == other_new.id.as_str()).then_some(())
+    });
+
+    daemon.program.terminate();
+    answers_for(Duration::from_secs(2));
+    fs::write(&released, "").expect("written");
+    let ran = daemon.program.wait(LIMIT);
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(running::holds(&host.postfix, &new), "{}", ran.err);
+}
+
 /// `sync` without a daemon: somebody holds the lock of the first credential's tables, and the second one is done meanwhile.
 #[test]
 fn a_credential_that_hangs_holds_up_no_other_without_a_daemon() {

@@ -12,9 +12,9 @@
 //! - Requests about one target are done one after the other, whole, child programs included. Nothing else waits for them:
 //!   a target whose `postfix check` hangs, or whose table is on a file system that does, holds up no other one.
 //! - The directories of a table are locked against other processes from `Prepare` to `Commit`, `Discard` or `Leave`; targets
-//!   of this process share that lock, and take turns at the renames alone ([`registry`]). A change that another target
-//!   overtakes is planned anew, for as long as others get further, and one that is put back after another target has
-//!   renamed there is refused (class `changed-underneath`), as for anybody else's change.
+//!   of this process, of whatever configuration, share that lock, and take turns at the renames alone ([`registry`]). A
+//!   change that another target overtakes is planned anew, for as long as others get further, and one that is put back after
+//!   another target has renamed there is refused (class `changed-underneath`), as for anybody else's change.
 //! - The journal and the key have a lock of their own, held for two fsyncs of small files in the state directory.
 
 mod activate;
@@ -34,9 +34,9 @@ mod session;
 mod version_id;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::fault::{Class, Fault};
@@ -104,11 +104,40 @@ struct Shared {
     access: MayChange,
     /// Was looked for what killed runs left of targets that are no longer configured?
     swept: AtomicBool,
-    store: ApplyJournal,
-    key: Mutex<Option<LiveIdKey>>,
-    directories: Directories,
+    store: Arc<ApplyJournal>,
+    key: Arc<Mutex<Option<LiveIdKey>>>,
+    directories: Arc<Directories>,
     /// Every target of the configuration.
     configured: BTreeSet<TargetId>,
+    process: Process,
+}
+
+/// What the servers of one process share, of whatever configurations they are: the locks of the tables' directories, the turns at
+/// the renames, the journal and its key. A target of an earlier configuration that has not ended yet is in the way of those of
+/// the next one no more than another target of the same configuration.
+#[derive(Clone)]
+pub struct Process {
+    store: Arc<ApplyJournal>,
+    key: Arc<Mutex<Option<LiveIdKey>>>,
+    directories: Arc<Directories>,
+    /// Every target that one of the servers ever had: what they have staged is nobody's left-over.
+    targets: Arc<Mutex<BTreeSet<TargetId>>>,
+}
+
+impl Process {
+    /// Of a process that has this state directory. Touches nothing.
+    pub fn new(state_dir: &Path) -> Self {
+        Self {
+            store: Arc::new(ApplyJournal::new(state_dir)),
+            key: Arc::default(),
+            directories: Arc::default(),
+            targets: Arc::default(),
+        }
+    }
+
+    fn targets(&self) -> MutexGuard<'_, BTreeSet<TargetId>> {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// One target, its open change among it.

@@ -24,7 +24,7 @@ pub use self::error::{HostError, Result, make_room};
 pub use self::files::{
     Directory, FileId, Permissions, create_dir, look_marks, read, read_own, remove_successor, replace,
 };
-pub use self::locks::{Holder, Lock, LockHolder, PLACE as LOCK_PLACE, holder};
+pub use self::locks::{Holder, Lock, LockHolder, PLACE as LOCK_PLACE, holder, lock_name, name_holder};
 pub use self::machine::{boot_id, boot_seconds, process_hardening, time_namespace};
 
 use self::choke::{Op, mutate};

@@ -1,5 +1,6 @@
 //! What concerns the host as a whole: who may ask, who answers, who hears of a failure.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tokio::task::JoinSet;
@@ -10,6 +11,7 @@ use crate::aws;
 use crate::config::{self, Config, Severity};
 use crate::control::{self, ControlError};
 use crate::health::{self, ListenError};
+use crate::host::{self, Holder};
 use crate::report::{Receivers, Whose};
 use crate::state::Store;
 use crate::status::NotListening;
@@ -17,7 +19,8 @@ use crate::status::NotListening;
 /// Does the daemon, where one runs, answer; and can every place of `[health]` be listened at? A running daemon has tried, and
 /// listens at the others itself.
 pub(super) async fn daemon(config: &Config, findings: &mut Findings) {
-    let (health, run_dir) = (config.health.clone(), config.host.run_dir.clone());
+    let (health, run_dir, state_dir) =
+        (config.health.clone(), config.host.run_dir.clone(), config.host.state_dir.clone());
     // Waits for the daemon's answer, and for directories.
     let looking = tokio::task::spawn_blocking(move || -> Result<Vec<(String, String)>, ControlError> {
         match control::connect(&run_dir).and_then(|client| client.map(crate::cli::status::ask).transpose())? {
@@ -26,6 +29,9 @@ pub(super) async fn daemon(config: &Config, findings: &mut Findings) {
                 Ok(failed.into_iter().map(|n| (n.what, n.fix)).collect())
             }
             None => {
+                if let Some(daemon) = held_by_daemon(&state_dir) {
+                    return Err(ControlError::NotThere { path: control::socket_in(&run_dir), pid: daemon.pid });
+                }
                 let listen = health.iter().flat_map(|health| &health.listen);
                 let failed = listen.filter_map(|place| health::look(place, &run_dir).err());
                 let fix = |e: &ListenError| match e.is_taken() {
@@ -46,12 +52,18 @@ pub(super) async fn daemon(config: &Config, findings: &mut Findings) {
             }
         }
         // It does nothing else either.
-        Ok(Err(e @ (ControlError::Full { .. } | ControlError::Silent { .. }))) => {
+        Ok(Err(e @ (ControlError::Full { .. } | ControlError::Silent { .. } | ControlError::NotThere { .. }))) => {
             findings.failed(true, None, "daemon", e.to_string(), e.fix());
         }
         // Who may not ask is told by what is asked; and one that ends is none.
         Ok(Err(_)) | Err(_) => {}
     }
+}
+
+/// The daemon that has this state directory, also where that was removed under it.
+fn held_by_daemon(state_dir: &Path) -> Option<Holder> {
+    let holders = [host::name_holder(state_dir), host::holder(&state_dir.join("lock"))];
+    holders.into_iter().flatten().find(|holder| holder.is_daemon)
 }
 
 /// Is AWS asked at a place where any user of this host could answer?

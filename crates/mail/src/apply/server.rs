@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, mpsc};
 use std::time::{Duration, Instant};
 
-use super::journal::{ApplyJournal, LiveIdKey};
-use super::registry::Directories;
+use super::journal::LiveIdKey;
 use super::{
-    LOCK_WAIT, MayChange, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change,
+    LOCK_WAIT, MayChange, Process, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change,
     out_of_order,
 };
 use crate::fault::{Class, Fault};
@@ -34,33 +33,46 @@ impl Server {
     /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
     /// about.
     pub fn new(setup: &Setup) -> Self {
-        Self::with_access(setup, MayChange::Change, &|target| of_its_kind(setup, target))
+        Self::in_process(&Process::new(&setup.state_dir), setup)
+    }
+
+    /// As [`Server::new`], beside other servers of the same process.
+    pub fn in_process(process: &Process, setup: &Setup) -> Self {
+        Self::with_access(process, setup, MayChange::Change, &|target| of_its_kind(setup, target))
     }
 
     /// As [`Server::new`], with mail servers of the caller's making.
     pub fn with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
-        Self::with_access(setup, MayChange::Change, make)
+        Self::with_access(&Process::new(&setup.state_dir), setup, MayChange::Change, make)
     }
 
     /// As [`Server::looking`], with mail servers of the caller's making.
     pub fn looking_with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
-        Self::with_access(setup, MayChange::Look, make)
+        Self::with_access(&Process::new(&setup.state_dir), setup, MayChange::Look, make)
     }
 
     /// As [`Server::new`], for `check` and `--dry-run`: answers `Inspect` and `Preview` and refuses everything else, and
     /// changes nothing on the side.
     pub fn looking(setup: &Setup) -> Self {
-        Self::with_access(setup, MayChange::Look, &|target| of_its_kind(setup, target))
+        let process = Process::new(&setup.state_dir);
+        Self::with_access(&process, setup, MayChange::Look, &|target| of_its_kind(setup, target))
     }
 
-    fn with_access(setup: &Setup, access: MayChange, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
+    fn with_access(
+        process: &Process,
+        setup: &Setup,
+        access: MayChange,
+        make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>,
+    ) -> Self {
+        process.targets().extend(setup.targets.iter().map(|target| target.id.clone()));
         let shared = Arc::new(Shared {
             access,
             swept: AtomicBool::new(false),
-            store: ApplyJournal::new(&setup.state_dir),
-            key: Mutex::new(None),
-            directories: Directories::default(),
+            store: Arc::clone(&process.store),
+            key: Arc::clone(&process.key),
+            directories: Arc::clone(&process.directories),
             configured: setup.targets.iter().map(|target| target.id.clone()).collect(),
+            process: process.clone(),
         });
         let mut targets = BTreeMap::new();
         for target in &setup.targets {
@@ -187,7 +199,8 @@ impl Server {
         let sweep = move || {
             for (id, path) in shared.store.staged_in().unwrap_or_default() {
                 // A directory that is gone holds nothing any more.
-                if let (false, Ok(directory)) = (shared.configured.contains(&id), Directory::open(&path)) {
+                let is_ours = shared.process.targets().contains(&id);
+                if let (false, Ok(directory)) = (is_ours, Directory::open(&path)) {
                     let _ = shared.sweep(&id, &directory);
                 }
             }
@@ -254,5 +267,50 @@ impl Shared {
             Err(HostError::Locked { .. }) => Ok(()),
             Err(e) => Err(e),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+    use std::path::Path;
+
+    use super::*;
+    use crate::mta::Reload;
+
+    fn setup(base: &Path, credential: &str) -> Setup {
+        let relay = Relay {
+            endpoint: "relay.example.com".into(),
+            port: 587,
+            region: None,
+            endpoint_aliases: Vec::new(),
+            also: Vec::new(),
+        };
+        let kind = TargetKind::Text { path: base.join("sasl_passwd") };
+        let id = TargetId { credential: credential.into(), target: "main".into() };
+        let (keys, unlisted_ok, reload) = (None, Vec::new(), Reload::Never);
+        let target = TargetSetup { id, kind, relay, keys, unlisted_ok, reload, write: true };
+        Setup { state_dir: base.join("state"), targets: vec![target], beside_running: false }
+    }
+
+    /// A target that the next configuration has no more may still be at work.
+    #[test]
+    fn what_a_target_of_the_configuration_before_has_staged_is_no_left_over() {
+        let scratch = tempfile::Builder::new().prefix("relaykey-swept-").tempdir().unwrap();
+        let base = scratch.path();
+        let (setup_before, setup_next) = (setup(base, "a"), setup(base, "b"));
+        let process = Process::new(&setup_before.state_dir);
+        let before = Server::in_process(&process, &setup_before);
+        let id = &setup_before.targets[0].id;
+        before.shared.store.will_stage_in(id, [base.to_owned()].iter()).unwrap();
+        let mut name: OsString = change::prefix(id);
+        name.push("1");
+        let staged = base.join(name);
+        std::fs::write(&staged, "").unwrap();
+        Server::in_process(&process, &setup_next).sweep_orphans();
+        assert!(staged.exists(), "it is in use");
+        // Of another process it is one.
+        Server::new(&setup_next).sweep_orphans();
+        assert!(!staged.exists());
     }
 }

@@ -8,6 +8,8 @@
 //!   only they (and root) can write to: [`Directory`] has seen to that.
 //! - A directory of our own (state, sockets) has a file `lock` in it. Where nobody else can open the directory, it is
 //!   locked itself too: that is how relaykey 0.1.0 locks it.
+//! - Who removes such a directory, or moves it away, takes its lock file along. What has to outlive that locks its name as well
+//!   ([`lock_name`]): a file in [`PLACE`], named after the directory above and that name. Root's alone, as the place is.
 //!
 //! A lock file stays: one that nobody holds is no lock. One that was removed while somebody waited for it is made anew and
 //! waited for again. None of them passes the choke point of mutating calls: there is nothing in them, and nothing is
@@ -15,6 +17,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -27,6 +30,8 @@ use super::{Directory, HostError, Result, Stat, create_dir, trust, trusted};
 pub const PLACE: &str = "/run/relaykey-lock";
 /// How often a lock that somebody holds is tried.
 const AGAIN: Duration = Duration::from_millis(25);
+/// So many bytes of a name, its last ones, are in the name of its lock file.
+const LONGEST_NAME: usize = 200;
 
 /// The lock on a directory; free again when dropped, or when the process ends however it ends.
 #[derive(Debug)]
@@ -50,9 +55,11 @@ impl Drop for Lock {
 
 /// Who locks a directory, and by which file.
 #[derive(Clone, Copy)]
-enum LockKind {
+enum LockKind<'a> {
     Foreign,
     Own,
+    /// A name in the directory, whatever has it.
+    Name(&'a OsStr),
 }
 
 impl Directory {
@@ -119,7 +126,7 @@ impl Directory {
         fs::accessat(&self.fd, ".", may, AtFlags::empty()).map_err(|e| HostError::io("write to", &self.path, e))
     }
 
-    fn lock_as(&self, kind: LockKind, wait: Duration) -> Result<Lock> {
+    fn lock_as(&self, kind: LockKind<'_>, wait: Duration) -> Result<Lock> {
         let started = Instant::now();
         loop {
             let held = match self.try_lock(kind)? {
@@ -129,14 +136,18 @@ impl Directory {
             let waited = started.elapsed();
             if waited >= wait {
                 let holder = holder_of(held.0, held.1).map_or(LockHolder::Unseen, LockHolder::Process);
-                return Err(HostError::Locked { path: self.path.clone(), holder, waited });
+                let path = match kind {
+                    LockKind::Name(name) => self.path.join(name),
+                    LockKind::Foreign | LockKind::Own => self.path.clone(),
+                };
+                return Err(HostError::Locked { path, holder, waited });
             }
             std::thread::sleep(AGAIN.min(wait - waited));
         }
     }
 
     /// The lock, or device and inode of what somebody else has locked.
-    fn try_lock(&self, kind: LockKind) -> Result<std::result::Result<Lock, (u64, u64)>> {
+    fn try_lock(&self, kind: LockKind<'_>) -> Result<std::result::Result<Lock, (u64, u64)>> {
         let failed = |e: Errno| HostError::io("lock", &self.path, e);
         let own = |name: &str| self.open_lock_file(OsStr::new(name));
         let file = match kind {
@@ -147,6 +158,7 @@ impl Directory {
                 place()?.open_lock_file(&name).map_err(no_place)?
             }
             LockKind::Foreign => own(".relaykey.lock")?,
+            LockKind::Name(name) => place()?.open_lock_file(&self.file_of_name(name)?).map_err(no_place)?,
         };
         let Some(file) = file else { return Ok(Err((0, 0))) };
         let id = |fd: &OwnedFd| Stat::of_fd(fd).map(|stat| (stat.id.dev, stat.id.ino)).map_err(failed);
@@ -170,6 +182,16 @@ impl Directory {
         Ok(Ok(Lock { file, directory_too, _of: of }))
     }
 
+    /// The name in [`PLACE`] of the lock file for a name in this directory.
+    fn file_of_name(&self, name: &OsStr) -> Result<OsString> {
+        let (dev, ino) = self.id()?;
+        let mut file = OsString::from(format!("{}:{}-{ino}-", fs::major(dev), fs::minor(dev)));
+        // There is room for 255 bytes. Two long names with one end in one directory would only wait for each other.
+        let bytes = name.as_bytes();
+        file.push(OsStr::from_bytes(&bytes[bytes.len().saturating_sub(LONGEST_NAME)..]));
+        Ok(file)
+    }
+
     /// A lock file here, made where it is missing; `None`: it went while it was opened.
     fn open_lock_file(&self, name: &OsStr) -> Result<Option<OwnedFd>> {
         let path = || self.path.join(name);
@@ -185,6 +207,31 @@ impl Directory {
         let there = Stat::of(&self.fd, name, AtFlags::empty());
         Ok(there.is_ok_and(|there| (there.id.dev, there.id.ino) == (stat.id.dev, stat.id.ino)).then_some(file))
     }
+}
+
+/// Takes the lock on a path by its name, whatever has that, or nothing: it is in the way of another one also where what had the name
+/// was removed. `None`: not for this user; there is no place for it; or the directory above is not there, or not safe.
+///
+/// # Errors
+/// [`HostError::Locked`], with the process that holds it.
+pub fn lock_name(path: &Path, wait: Duration) -> Result<Option<Lock>> {
+    let (true, Some((above, name))) = (is_root(), above(path)) else { return Ok(None) };
+    match above.lock_as(LockKind::Name(name), wait) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(e @ HostError::Locked { .. }) => Err(e),
+        // Without the place no table can be locked either, and that is said.
+        Err(_) => Ok(None),
+    }
+}
+
+/// Who holds the lock on a name; `None`: nobody, or it cannot be seen. Makes nothing.
+pub fn name_holder(path: &Path) -> Option<Holder> {
+    let (above, name) = above(path)?;
+    holder(&Path::new(PLACE).join(above.file_of_name(name).ok()?))
+}
+
+fn above(path: &Path) -> Option<(Directory, &OsStr)> {
+    Some((Directory::open(path.parent()?).ok()?, path.file_name()?))
 }
 
 fn is_root() -> bool {
