@@ -106,7 +106,7 @@ struct Daemon {
     cache: Arc<StatusCache>,
     store: Arc<Store>,
     /// What the mail servers' side shares from one configuration to the next.
-    apply: apply::Process,
+    apply: apply::ApplyProcess,
     identity: HostIdentity,
     posts: TaskHandles,
     logs: Logs,
@@ -168,7 +168,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), DaemonError> {
         socket_look,
         lingering: BTreeMap::new(),
         cache,
-        apply: apply::Process::new(&config.host.state_dir),
+        apply: apply::ApplyProcess::new(&config.host.state_dir),
         store,
         identity,
         posts,

@@ -109,14 +109,14 @@ struct Shared {
     directories: Arc<Directories>,
     /// Every target of the configuration.
     configured: BTreeSet<TargetId>,
-    process: Process,
+    process: ApplyProcess,
 }
 
 /// What the servers of one process share, of whatever configurations they are: the locks of the tables' directories, the turns at
 /// the renames, the journal and its key. A target of an earlier configuration that has not ended yet is in the way of those of
 /// the next one no more than another target of the same configuration.
 #[derive(Clone)]
-pub struct Process {
+pub struct ApplyProcess {
     store: Arc<ApplyJournal>,
     key: Arc<Mutex<Option<LiveIdKey>>>,
     directories: Arc<Directories>,
@@ -124,7 +124,7 @@ pub struct Process {
     targets: Arc<Mutex<BTreeSet<TargetId>>>,
 }
 
-impl Process {
+impl ApplyProcess {
     /// Of a process that has this state directory. Touches nothing.
     pub fn new(state_dir: &Path) -> Self {
         Self {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::journal::LiveIdKey;
 use super::{
-    LOCK_WAIT, MayChange, Process, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup, change,
-    out_of_order,
+    ApplyProcess, LOCK_WAIT, MayChange, Reply, Request, Setup, Shared, Target, TargetId, TargetKind, TargetSetup,
+    change, out_of_order,
 };
 use crate::fault::{Class, Fault};
 use crate::host::{Directory, HostError};
@@ -33,33 +33,33 @@ impl Server {
     /// Makes its targets from the configuration. Touches nothing: what is wrong with a target is said when it is asked
     /// about.
     pub fn new(setup: &Setup) -> Self {
-        Self::in_process(&Process::new(&setup.state_dir), setup)
+        Self::in_process(&ApplyProcess::new(&setup.state_dir), setup)
     }
 
     /// As [`Server::new`], beside other servers of the same process.
-    pub fn in_process(process: &Process, setup: &Setup) -> Self {
+    pub fn in_process(process: &ApplyProcess, setup: &Setup) -> Self {
         Self::with_access(process, setup, MayChange::Change, &|target| of_its_kind(setup, target))
     }
 
     /// As [`Server::new`], with mail servers of the caller's making.
     pub fn with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
-        Self::with_access(&Process::new(&setup.state_dir), setup, MayChange::Change, make)
+        Self::with_access(&ApplyProcess::new(&setup.state_dir), setup, MayChange::Change, make)
     }
 
     /// As [`Server::looking`], with mail servers of the caller's making.
     pub fn looking_with_mtas(setup: &Setup, make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>) -> Self {
-        Self::with_access(&Process::new(&setup.state_dir), setup, MayChange::Look, make)
+        Self::with_access(&ApplyProcess::new(&setup.state_dir), setup, MayChange::Look, make)
     }
 
     /// As [`Server::new`], for `check` and `--dry-run`: answers `Inspect` and `Preview` and refuses everything else, and
     /// changes nothing on the side.
     pub fn looking(setup: &Setup) -> Self {
-        let process = Process::new(&setup.state_dir);
+        let process = ApplyProcess::new(&setup.state_dir);
         Self::with_access(&process, setup, MayChange::Look, &|target| of_its_kind(setup, target))
     }
 
     fn with_access(
-        process: &Process,
+        process: &ApplyProcess,
         setup: &Setup,
         access: MayChange,
         make: &dyn Fn(&TargetSetup) -> Box<dyn Mta>,
@@ -299,7 +299,7 @@ mod tests {
         let scratch = tempfile::Builder::new().prefix("relaykey-swept-").tempdir().unwrap();
         let base = scratch.path();
         let (setup_before, setup_next) = (setup(base, "a"), setup(base, "b"));
-        let process = Process::new(&setup_before.state_dir);
+        let process = ApplyProcess::new(&setup_before.state_dir);
         let before = Server::in_process(&process, &setup_before);
         let id = &setup_before.targets[0].id;
         before.shared.store.will_stage_in(id, [base.to_owned()].iter()).unwrap();
