@@ -229,7 +229,11 @@ impl Instance {
     pub fn start(&self) {
         let mut master = Command::new("/usr/lib/postfix/sbin/master");
         master.arg("-w").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("MAIL_CONFIG", &self.config_dir);
-        expect(&mut master, "master -w");
+        match self.base.join("spool/pid").is_dir() {
+            true => expect(&mut master, "master -w"),
+            // The scripts make the queue of an instance that was not made here.
+            false => expect(self.command("postfix").arg("start"), "postfix start"),
+        };
         wait_for("the instance's SMTP server", Duration::from_secs(15), || Smtp::connect(self.smtpd_port).ok());
     }
 
