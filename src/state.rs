@@ -109,6 +109,13 @@ impl StateError {
                 "`{}` says what that daemon is at; where another relaykey is to have its place, end it: systemctl stop relaykey",
                 relaykey("status")
             ),
+            // Nobody named it: all that is in the state directory is relaykey's own.
+            StateError::Host(HostError::NotRegular { path, .. }) => format!(
+                "find out who put that there in the place of a file of relaykey's own, put the file back from a backup, or move what \
+                 is there aside: mv {} {}",
+                trust::quoted(path),
+                trust::quoted(&path.with_extension("odd"))
+            ),
             StateError::Host(e) => e.fix(),
             // Without it the credentials' states count as those of another installation: what they owe is dropped.
             StateError::Broken { file: StateFile::Host, path, .. } => format!(
@@ -608,6 +615,16 @@ mod tests {
         let owed = (1..).zip(outcomes).map(|(seq, outcome)| report(seq, outcome)).collect();
         let outbox = crate::rollover::Outbox { owed, ..Default::default() };
         State { outbox: BTreeMap::from([("fleet".to_owned(), outbox)]), ..state(9) }
+    }
+
+    /// What nobody has named nobody can name another one of.
+    #[test]
+    fn what_is_no_file_in_the_state_directory_is_moved_aside() {
+        let error = StateError::from(HostError::NotRegular { path: "/s/credentials/ses.json".into(), what: "a pipe" });
+        assert!(error.fix().ends_with("mv /s/credentials/ses.json /s/credentials/ses.odd"), "{}", error.fix());
+        let source = io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error());
+        let full = HostError::Io { doing: "open", path: "/s".into(), source };
+        assert!(StateError::from(full).fix().contains("ulimit -n"));
     }
 
     #[test]

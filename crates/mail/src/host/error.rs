@@ -155,6 +155,12 @@ impl HostError {
                      file system that holds {}",
                     path.display()
                 ),
+                Some(Errno::MFILE) => "raise the limit of open files under which relaykey runs (`ulimit -n`; in a unit LimitNOFILE=): 1024 \
+                                       is enough"
+                    .into(),
+                Some(Errno::NFILE) => "this machine has no room for more open files: see fs.file-nr, and end what holds them, or raise \
+                                       fs.file-max (sysctl)"
+                    .into(),
                 Some(Errno::ROFS) => format!(
                     "mount it writable; under systemd the directory must be in ReadWritePaths=: {}",
                     path.parent().unwrap_or(path).display()

@@ -324,11 +324,7 @@ impl Mta for Postfix {
                 Some(problem) => problem.into_error(),
                 None => Fault::new(
                     Class::Command,
-                    format!(
-                        "postmap made no {} map: {}",
-                        store.kind.name(),
-                        self.last_words(&output.stderr, staged_text)
-                    ),
+                    format!("postmap made no {} map: {}", store.kind.name(), self.last_words(&output, staged_text)),
                     made_no_map(&output.stderr, staged_text),
                 )
                 .temporary()

@@ -143,7 +143,12 @@ impl Postfix {
                 problems.push(Problem::error(
                     Class::Unsupported,
                     Some(store.text.clone()),
-                    format!("it is the text of two login tables, {} and {}", other.id(), store.id()),
+                    format!(
+                        "{} is the text of two login tables, {} and {}",
+                        store.text.display(),
+                        other.id(),
+                        store.id()
+                    ),
                     format!("name one of them, {}, in both places", other.id()),
                 ));
             }

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::{fs, io};
 
 use zeroize::Zeroizing;
@@ -57,7 +59,7 @@ impl Postfix {
         if output.status.success() && gave_up(&output.stderr).is_empty() {
             return Ok(Ok(()));
         }
-        Ok(Err(self.last_words(&output.stderr, path)))
+        Ok(Err(self.last_words(&output, path)))
     }
 
     /// As [`Self::list`]: all of it, as lines of key, tab and value.
@@ -85,7 +87,7 @@ impl Postfix {
             .map_err(|e| waited_for(e, settings, kind, path))?;
         match output.status.success() && gave_up(&output.stderr).is_empty() {
             true => Ok(Ok(whole)),
-            false => Ok(Err(self.last_words(&output.stderr, path))),
+            false => Ok(Err(self.last_words(&output, path))),
         }
     }
 
@@ -125,7 +127,7 @@ impl Postfix {
             let output = host::run(&argv, Some(lines.as_bytes()), COMMAND)?;
             // Exit status 1 is both "found none" and "gave up"; the latter says so at its severity.
             if !matches!(output.status.code(), Some(0 | 1)) || !gave_up(&output.stderr).is_empty() {
-                return Ok(Err(self.last_words(&output.stderr, text)));
+                return Ok(Err(self.last_words(&output, text)));
             }
             // Answers come in the order of the keys, and only for those that were found.
             let mut answers = output.stdout.split(|byte| *byte == b'\n').peekable();
@@ -208,9 +210,9 @@ impl Postfix {
     }
 
     /// What a command said when it gave up, without any password that stands in the table.
-    pub(super) fn last_words(&self, stderr: &str, text: &Path) -> String {
-        match gave_up(stderr) {
-            words if words.is_empty() => "it gave no reason".into(),
+    pub(super) fn last_words(&self, output: &host::Output, text: &Path) -> String {
+        match gave_up(&output.stderr) {
+            words if words.is_empty() => without_words(output.status),
             words => self.redacted(&words, text),
         }
     }
@@ -706,6 +708,16 @@ pub(super) fn answer(found: &HashMap<String, Login>, odd: &HashSet<String>, key:
     }
 }
 
+/// How a program ended that said nothing. A limit of sizes or of memory, or whoever kills it, leaves it no time to.
+fn without_words(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(signal) => format!(
+            "signal {signal} ended it (kill -l {signal} names it; one of a limit comes from `ulimit` or the unit)"
+        ),
+        None => "it gave no reason".into(),
+    }
+}
+
 /// The lines with which Postfix's programs give up, without what they quote. Their warnings are left out: both quote
 /// lines of tables, and of whatever file a parameter names.
 pub(super) fn gave_up(stderr: &str) -> String {
@@ -811,6 +823,12 @@ pub(super) fn identify(path: &Path) -> Result<Option<host::FileId>, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_that_a_signal_ended_is_not_said_to_have_given_no_reason() {
+        assert!(without_words(ExitStatus::from_raw(25)).starts_with("signal 25 ended it"));
+        assert_eq!(without_words(ExitStatus::from_raw(1 << 8)), "it gave no reason");
+    }
 
     fn settings(text: &str) -> Settings {
         Settings::parse(&format!("config_directory = /etc/postfix\nqueue_directory = /var/empty-queue\n{text}"))
