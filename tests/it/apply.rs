@@ -1580,7 +1580,7 @@ fn offers_to_compile(fix: &str, instance: &postfix::Instance) -> bool {
 #[test]
 fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
     let (old, new, newer) = (login("AKIAOLD"), login("AKIANEW"), login("AKIANEWER"));
-    let team = line("@team.example", &login("AKIATEAM"));
+    let team = line("@team.example", &login("AKIATEAM000000000001"));
     let text = |ours: &Login, sender: &Login| format!("{}{team}{}", line(KEY, ours), line("@b.example", sender));
     let instance = instance("hash", Some(&text(&old, &login("AKIAEARLIER"))));
     let mut lab = Lab::on(&instance, Reload::IfNeeded);
@@ -1606,10 +1606,10 @@ fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
     assert_eq!(change(&lab, first, &new), text(&new, &new));
 
     // Now another relay's key is named in every way there is, also to a server that was started since.
-    let ids = || vec!["AKIATEAM".to_owned()];
+    let ids = || vec!["AKIATEAM000000000001".to_owned()];
     let all = |applied: &str| Ours {
         applied: Some(applied.into()),
-        previous: Some("AKIATEAM".into()),
+        previous: Some("AKIATEAM000000000001".into()),
         known: ids(),
         earlier: ids(),
         named: ids(),
@@ -1617,7 +1617,7 @@ fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
     };
     lab.restart();
     assert_eq!(change(&lab, all("AKIANEW"), &newer), text(&newer, &newer));
-    assert_eq!(change(&lab, all("AKIATEAM"), &new), text(&new, &new));
+    assert_eq!(change(&lab, all("AKIATEAM000000000001"), &new), text(&new, &new));
     assert_eq!(change(&lab, Ours { named: ids(), ..Ours::default() }, &newer), text(&newer, &newer));
 
     // What was confirmed before is remembered, though no caller says so.
@@ -1628,15 +1628,15 @@ fn a_caller_is_believed_about_earlier_keys_only_until_something_was_prepared() {
 
     // Root's word counts, and only for what is an access key id.
     let name = |id: &str| lab.call(Request::NameEarlier { target: lab.id.clone(), id: id.into() });
-    for odd in ["", "joe", "akiateam", "AKIATEAM ", "AKIATEAM:password"] {
+    for odd in ["", "joe", "akiateam", "AKIATEAM", "AKIATEAM000000000001 ", "AKIATEAM000000000001:password"] {
         let fault = name(odd).expect_err(odd);
         assert!(fault.class == Class::Config && !fault.what.contains("password"), "{fault:?}");
     }
-    name("AKIATEAM").unwrap();
+    name("AKIATEAM000000000001").unwrap();
     let team_is_ours = text(&newer, &newer).replace(&team, &line("@team.example", &newer));
     assert_eq!(change(&lab, Ours::default(), &newer), team_is_ours);
     let looks = Client::in_process(Server::looking(&lab.config.mail()));
-    let asked = Request::NameEarlier { target: lab.id.clone(), id: "AKIAOTHER".into() };
+    let asked = Request::NameEarlier { target: lab.id.clone(), id: "AKIAOTHER00000000001".into() };
     looks.call(asked).expect_err("it only looks");
 }
 

@@ -45,6 +45,7 @@ pub fn apart(name: &str, round: u64, test: impl FnOnce(u64)) -> Option<(String, 
         .env_remove("RUST_BACKTRACE")
         // It is not there in this network.
         .env_remove(moto::OF_THE_RUN)
+        .env_remove(moto::FORKS)
         .stdin(Stdio::null())
         .stdout(file.try_clone().expect("a second handle"))
         .stderr(file)
