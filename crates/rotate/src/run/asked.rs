@@ -110,7 +110,7 @@ impl Controller {
             Ask::Seal { expect } => {
                 let entry = AuditEntry::new(AuditEvent::Asked, "seal").more(format!("expects {expect}"));
                 self.change(entry, |record, _| {
-                    // Who registry on it and vanished is still missed.
+                    // Who stood on it and vanished is still missed.
                     let Roster { names, registry, others, .. } = std::mem::take(&mut record.roster);
                     let (expect, by) = (Some(expect), Some(by.clone()));
                     record.roster = Roster { expect, by, names, registry, others, ..Roster::default() };
